@@ -1,0 +1,1 @@
+"""Networks F(x, c) to train."""

@@ -1,0 +1,1 @@
+"""Batched ODE and SDE integration with per-sample step control and a step log."""
