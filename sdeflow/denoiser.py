@@ -1,0 +1,235 @@
+r"""One object that answers what the noise, the data, the score and the velocity are at (x, t).
+
+For x = alpha x_0 + sigma eps and n2 = alpha^2 + sigma^2 the four predictions are one function in
+four scales, each an affine combination of x and any other:
+
+    score     = -eps / sigma
+    velocity  = alpha eps - sigma x_0
+    x_0       = (x - sigma eps) / alpha     = (alpha x - sigma velocity) / n2
+    eps       = (x - alpha x_0) / sigma     = (alpha velocity + sigma x) / n2
+
+The coefficients are computed in float64 on the host, in the form that does not divide by what
+vanishes, and cast to the state's dtype last. A network that predicts the velocity is asked for
+velocity / sqrt(n2), which has unit variance for unit-variance data whatever the process; with
+`scale_input` this is the preconditioning of Karras et al. 2022 (arXiv 2206.00364) for
+sigma_data = 1. Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from .conditioning import Conditioning, Time
+from .sde import SDE, like, times
+
+__all__ = ["PREDICTIONS", "Denoiser", "Guided", "Predictor", "convert"]
+
+PREDICTIONS = ("noise", "data", "score", "velocity")
+
+
+def convert(sde: SDE, t: Tensor, given: str, wanted: str) -> tuple[Tensor, Tensor]:
+    """Coefficients (a, b) with wanted = a x + b given, at times t, in t's dtype.
+
+    Args:
+        sde: the process.
+        t: times, any shape.
+        given: the prediction at hand, one of `PREDICTIONS`.
+        wanted: the prediction asked for, one of `PREDICTIONS`.
+    """
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+    if given == wanted:
+        return zero, one
+    n2 = one if sde.variance_preserving else alpha * alpha + sigma * sigma
+    # Score in, score out: by way of the noise, exactly -sigma apart.
+    if given == "score":
+        a, b = convert(sde, t, "noise", wanted)
+        return a, -sigma * b
+    if wanted == "score":
+        if given == "data":
+            return -1 / (sigma * sigma), alpha / (sigma * sigma)
+        a, b = convert(sde, t, given, "noise")
+        return -a / sigma, -b / sigma
+    table = {
+        ("noise", "data"): lambda: (1 / alpha, -sigma / alpha),
+        ("noise", "velocity"): lambda: (-sigma / alpha, n2 / alpha),
+        ("data", "noise"): lambda: (1 / sigma, -alpha / sigma),
+        ("data", "velocity"): lambda: (alpha / sigma, -n2 / sigma),
+        ("velocity", "noise"): lambda: (sigma / n2, alpha / n2),
+        ("velocity", "data"): lambda: (alpha / n2, -sigma / n2),
+    }
+    return table[given, wanted]()
+
+
+class Predictor(ABC):
+    """Base of `Denoiser` and of every oracle: four predictions at (x, t).
+
+    x is (B, ...); t is (B,) float64 on the host, or a number for all samples; the answer has
+    x's shape, dtype and device. `label`, where the model takes one, is a (B,) integer tensor.
+
+    Attributes:
+        sde: the forward process.
+        breaks: times at which the prediction jumps in t, ascending.
+    """
+
+    sde: SDE
+    breaks: tuple[float, ...] = ()
+
+    @abstractmethod
+    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+        """The prediction `wanted`, one of `PREDICTIONS`; t is (B,) float64 on the host."""
+
+    def noise(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
+        """E[eps | x_t = x]."""
+        return self.predict(x, _host_times(t, x), "noise", label)
+
+    def data(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
+        """E[x_0 | x_t = x]."""
+        return self.predict(x, _host_times(t, x), "data", label)
+
+    def score(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
+        """grad_x log p_t(x)."""
+        return self.predict(x, _host_times(t, x), "score", label)
+
+    def velocity(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
+        """E[alpha eps - sigma x_0 | x_t = x]."""
+        return self.predict(x, _host_times(t, x), "velocity", label)
+
+    def given(
+        self, label: Tensor | int | None = None, guidance: float = 1.0, null: int | None = None
+    ) -> Guided:
+        """The same model for one label (or one per sample), with classifier-free guidance."""
+        return Guided(self, label, guidance, null)
+
+
+def _host_times(t: Tensor | float, x: Tensor) -> Tensor:
+    """t as (B,) float64 on the host, where all scalar work is done."""
+    t = times(t).detach().to(device="cpu").to(torch.float64)
+    return t.expand(x.shape[0]) if t.dim() == 0 else t
+
+
+def _check_prediction(name: str) -> None:
+    if name not in PREDICTIONS:
+        raise ValueError(f"predict={name!r}: choose one of {', '.join(PREDICTIONS)}")
+
+
+class Denoiser(nn.Module, Predictor):
+    """A network, a process and a conditioning: any torch module F(x, c) becomes a model.
+
+    Args:
+        network: module called as F(x, c), or F(x, c, label) where a label is given; x is
+            (B, ...), c is (B,) in x's dtype and device, unless the module has an attribute
+            `condition_dtype = torch.float64`: then c stays float64 on the host.
+        sde: the forward process.
+        conditioning: what the network is told about time; `Time()` by default.
+        predict: what F answers: noise, data, score or velocity (divided by sqrt(n2)).
+        scale_input: feed x / sqrt(alpha^2 + sigma^2) instead of x, as VE needs; VP does not
+            change.
+
+    Raises:
+        ValueError: unknown `predict`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sde: SDE,
+        conditioning: Conditioning | None = None,
+        predict: str = "noise",
+        scale_input: bool = False,
+    ) -> None:
+        _check_prediction(predict)
+        super().__init__()
+        self.network = network
+        self.sde = sde
+        self.conditioning = Time() if conditioning is None else conditioning
+        self.prediction = predict
+        self.scale_input = scale_input
+
+    @property
+    def breaks(self) -> tuple[float, ...]:  # type: ignore[override]
+        """Times at which the condition jumps."""
+        return self.conditioning.breaks
+
+    def raw(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
+        """The network's own output, what the training loss compares."""
+        t = _host_times(t, x)
+        c = self.conditioning(t)
+        if getattr(self.network, "condition_dtype", None) is not torch.float64:
+            c = c.to(dtype=x.dtype).to(device=x.device)
+        if self.scale_input and not self.sde.variance_preserving:
+            x = x * like(1 / self._size(t), x)
+        out: Tensor = self.network(x, c) if label is None else self.network(x, c, label)
+        return out
+
+    def _size(self, t: Tensor) -> Tensor:
+        """sqrt(alpha^2 + sigma^2), the size of x for unit-variance data."""
+        return torch.hypot(self.sde.alpha(t), self.sde.sigma(t))
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """What the network's output is multiplied by to be the prediction; (B,) float64."""
+        if self.prediction == "velocity" and not self.sde.variance_preserving:
+            return self._size(t)
+        return torch.ones_like(t)
+
+    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+        _check_prediction(wanted)
+        out = self.raw(x, t, label).to(x.dtype)
+        a, b = convert(self.sde, t, self.prediction, wanted)
+        b = b * self.output_scale(t)
+        if wanted == self.prediction and self.sde.variance_preserving:
+            return out
+        return torch.addcmul(like(b, x) * out, like(a, x), x)
+
+
+class Guided(Predictor):
+    """A predictor with its label bound, and guided: null + guidance (labelled - null).
+
+    Args:
+        of: the model.
+        label: an integer for all samples, a (B,) tensor, or None to take the label per call.
+        guidance: 1 for the conditional model itself, 0 for the unconditional one, above 1 to
+            exaggerate the label.
+        null: the label that stands for "no label"; by default `of.network.num_classes`.
+
+    Raises:
+        ValueError: guidance other than 1 on a model without a null label.
+    """
+
+    def __init__(
+        self,
+        of: Predictor,
+        label: Tensor | int | None = None,
+        guidance: float = 1.0,
+        null: int | None = None,
+    ) -> None:
+        if null is None:
+            null = getattr(getattr(of, "network", None), "num_classes", None)
+        if guidance != 1 and not null:
+            raise ValueError(
+                f"guidance={guidance}: this model has no class labels to be guided by; use 1"
+            )
+        self.of, self.label, self.guidance, self.null = of, label, guidance, null
+        self.sde, self.breaks = of.sde, of.breaks
+        self.prediction = getattr(of, "prediction", "noise")
+
+    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+        label = self._labels(x) if label is None else label
+        if label is None or self.guidance == 1:
+            return self.of.predict(x, t, wanted, label)
+        nothing = torch.full_like(label, self.null or 0)
+        # One call for both halves: the network is the cost, and twice the batch is cheaper.
+        both = self.of.predict(
+            torch.cat([x, x]), torch.cat([t, t]), wanted, torch.cat([label, nothing])
+        )
+        labelled, plain = both.chunk(2)
+        return torch.lerp(plain, labelled, self.guidance)
+
+    def _labels(self, x: Tensor) -> Tensor | None:
+        if self.label is None:
+            return None
+        label = torch.as_tensor(self.label, device=x.device)
+        return label.expand(x.shape[0]) if label.dim() == 0 else label
