@@ -1,0 +1,105 @@
+"""The `sdeflow` group: commands imported on demand, and one place where errors become exit codes.
+
+| what happened | stderr | exit code |
+|---|---|---|
+| bad input (`ValueError`, a usage error, an unreadable file) | one line | 2 |
+| numerical failure, after what succeeded was saved | one line | 3 |
+| interrupted from the keyboard | one line | 130 |
+| anything else is a bug in sdeflow | its traceback | 1 |
+
+Setting SDEFLOW_TRACEBACK=1 shows the traceback of the first two as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from sdeflow import __version__
+from sdeflow.cli.options import nearest
+
+__all__ = ["CommandGroup", "cli"]
+
+BAD_INPUT, NUMERICAL, INTERRUPTED = 2, 3, 130
+
+
+class CommandGroup(click.Group):
+    """A group whose commands live in modules `sdeflow.cli.NAME`, imported when they are needed."""
+
+    def __init__(self, *args: Any, modules: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.modules = tuple(modules)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.modules:
+            return None
+        command: click.Command = importlib.import_module(f"sdeflow.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.modules and not args[0].startswith("-"):
+            hint = nearest(args[0], self.modules)
+            raise click.UsageError(f"there is no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except click.Abort:
+            _fail("interrupted", INTERRUPTED)
+        except click.ClickException as error:
+            _fail(error.format_message(), BAD_INPUT)
+        except ValueError as error:
+            _fail(str(error), BAD_INPUT)
+        except BrokenPipeError:
+            # The reader of our output has gone (`sdeflow solvers | head`): not an error of ours.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except OSError as error:
+            _fail(f"{error.filename or 'file'}: {error.strerror or error}", BAD_INPUT)
+        except FloatingPointError as error:
+            _fail(str(error), NUMERICAL)
+        except RuntimeError as error:
+            from solvers import SolverError
+
+            if not isinstance(error, SolverError):
+                raise
+            _fail(str(error), NUMERICAL)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if os.environ.get("SDEFLOW_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exc()
+    click.echo(f"sdeflow: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+@click.group(
+    cls=CommandGroup,
+    modules=("train", "sample", "solvers", "runs", "steps"),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="sdeflow")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Diffusion models near zero noise: train, integrate and measure them.
+
+    Two lines to start with: `sdeflow train --sde vp --etsdm`, then `sdeflow sample`.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

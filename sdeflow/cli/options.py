@@ -1,0 +1,108 @@
+"""What every command has in common: `--json`, `--config FILE`, and how results are printed.
+
+A result goes to stdout, as text or with `--json` as one JSON object; everything else (progress,
+remarks, errors) goes to stderr, so that stdout can be piped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sdeflow import config
+
+__all__ = ["common", "emit", "nearest", "note", "plain", "write_config"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+NOT_IN_CONFIG = ("config", "as_json", "help")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean X?`, with the known name nearest to `name`, or the list of known names."""
+    known = list(names)
+    match = config.nearest(name, known)
+    return f"; did you mean {match}?" if match else f"; choose from {', '.join(known)}"
+
+
+def common(function: Command) -> Command:
+    """Decorator: adds `--config FILE` and `--json` to a command."""
+    function = click.option(
+        "--json", "as_json", is_flag=True, help="Print the result as JSON; all else to stderr."
+    )(function)
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        metavar="FILE",
+        help="YAML file with values for these options; what is given here wins over the file.",
+    )(function)
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.UsageError(f"--config {path} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise click.UsageError(f"--config {path} is no mapping: write lines of `option: value`")
+    known = [p.name for p in ctx.command.params if p.name and p.name not in NOT_IN_CONFIG]
+    defaults = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise click.UsageError(f"--config {path}: unknown key {key!r}{nearest(name, known)}")
+        if value is not None:  # null in a file means: as if the option were not given
+            defaults[name] = value
+    ctx.default_map = defaults
+
+
+def write_config(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write option values as the YAML file with which `--config` repeats the command."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(plain(values), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's types: arrays as lists, paths as text, NaN and infinities as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy and torch, scalars and arrays alike
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def emit(result: Any, as_json: bool, text: Any) -> None:
+    """Print a result: with `--json` as JSON on stdout and `text` on stderr, else `text` on stdout.
+
+    `text` is a string or anything rich can print.
+    """
+    from rich.console import Console
+
+    if as_json:
+        click.echo(json.dumps(plain(result), indent=2, allow_nan=False))
+    console = Console(stderr=as_json, highlight=False, soft_wrap=isinstance(text, str))
+    console.print(text, markup=False) if isinstance(text, str) else console.print(text)
+
+
+def note(message: str) -> None:
+    """A remark for the reader, on stderr."""
+    click.echo(message, err=True)

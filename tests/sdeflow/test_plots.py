@@ -1,0 +1,157 @@
+"""Figures draw what was given, where it belongs; the numbers beside them lose nothing."""
+
+import csv
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from sdeflow import plots
+
+
+def steps(samples=3, rejected_every=4, seed=0):
+    """A log as the sampling layer writes it: time from 1 down to 1e-3, VP linear."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for sample in range(samples):
+        t, attempt = 1.0, 0
+        while t > 1e-3:
+            dt = min(0.4 * t * rng.uniform(0.8, 1.2), t - 1e-3)
+            accepted = attempt % rejected_every != 1
+            rows.append((sample, t, -dt, accepted))
+            t, attempt = t - dt * accepted, attempt + 1
+    sample, time, dt, accepted = map(np.array, zip(*rows, strict=True))
+    integral = 0.1 * time + 19.9 / 2 * time**2
+    sigma = np.sqrt(-np.expm1(-integral))
+    return {
+        "sample": sample,
+        "time": time,
+        "sigma": sigma,
+        "log_snr": -integral / 2 - np.log(sigma),
+        "dt": dt,
+        "accepted": accepted,
+    }
+
+
+def test_grid_shows_every_pixel_in_its_place(tmp_path):
+    # 2 x 3 tiles of 4 x 4 pixels, zoom 48 / 4 = 12, gap 1: the centre of each block is read.
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 1, 4, 4))
+    path = plots.save(plots.sample_grid(x, columns=3), tmp_path / "grid.png")
+    shown = imread(path)[..., 0]
+    left = (shown.shape[1] - (3 * 5 + 1) * 12) // 2
+    for index in range(6):
+        for row in range(4):
+            for column in range(4):
+                i = (1 + index // 3 * 5 + row) * 12 + 6
+                j = left + (1 + index % 3 * 5 + column) * 12 + 6
+                # 8-bit grey: half a level, and one more for the colour map's own table
+                assert shown[i, j] == pytest.approx(
+                    x[index, 0, row, column] / 2 + 0.5, abs=2 / 255
+                )
+
+
+def test_grid_takes_colour_failed_samples_and_vectors(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (2, 3, 28, 28))
+    x[1] = np.nan
+    plots.save(plots.sample_grid(x, caption="two"), tmp_path / "colour")
+    plots.save(plots.sample_grid(rng.normal(size=(50, 2))), tmp_path / "plane")
+    plots.save(plots.sample_grid(rng.normal(size=(50, 1))), tmp_path / "line")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["colour.png", "line.png", "plane.png"]
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 1, 8, 8)])
+def test_grid_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match="shape"):
+        plots.sample_grid(np.zeros(shape))
+
+
+def test_step_sizes_draws_each_attempt_once():
+    columns = steps()
+    figure = plots.step_sizes([plots.StepPanel(columns, "run", "dt", "step")], edges=(0.02, 0.1))
+    accepted = columns["accepted"]
+    for axes, name in zip(figure.axes, ("time", "sigma", "log_snr"), strict=True):
+        dots, crosses = axes.lines[0], axes.lines[1]
+        np.testing.assert_array_equal(dots.get_xdata(), columns[name][accepted])
+        np.testing.assert_array_equal(dots.get_ydata(), -columns["dt"][accepted])
+        np.testing.assert_array_equal(crosses.get_xdata(), columns[name][~accepted])
+
+
+def test_median_and_band_are_the_steps_being_taken():
+    # Two samples with constant steps 0.25 and 0.125 on [0, 1], downwards: the band is exactly
+    # [0.125, 0.25] and the median 0.1875 wherever both are under way.
+    time = np.concatenate([np.arange(1, 0, -0.25), np.arange(1, 0, -0.125)])
+    columns = {
+        "sample": np.repeat([0, 1], [4, 8]),
+        "time": time,
+        "sigma": time,
+        "log_snr": -np.log(time),
+        "dt": np.repeat([-0.25, -0.125], [4, 8]),
+        "accepted": np.ones(12, bool),
+    }
+    points, passing = plots._steps_passing(
+        columns, columns["accepted"], columns["time"], np.abs(columns["dt"])
+    )
+    assert points.min() == 0.125
+    np.testing.assert_array_equal(passing[0], np.full(len(points), 0.25))
+    np.testing.assert_array_equal(passing[1], np.full(len(points), 0.125))
+
+
+def test_edges_are_drawn_where_the_process_has_them():
+    # Power laws in time are interpolated exactly in the coordinates used for the edges.
+    time = np.geomspace(1e-3, 1, 30)
+    columns = {"time": time, "sigma": np.sqrt(time) / 2, "log_snr": -np.log(time) / 2}
+    edges = [1e-4, 0.02, 0.1]  # the first lies outside the run
+    np.testing.assert_allclose(plots._edges_on("time", edges, columns), [0.02, 0.1])
+    np.testing.assert_allclose(
+        plots._edges_on("sigma", edges, columns), np.sqrt([0.02, 0.1]) / 2, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        plots._edges_on("log_snr", edges, columns), -np.log([0.02, 0.1]) / 2, rtol=1e-12
+    )
+
+
+def test_step_sizes_refuses_nothing_to_draw():
+    with pytest.raises(ValueError, match="panels is empty"):
+        plots.step_sizes([])
+    empty = {name: values[:0] for name, values in steps().items()}
+    with pytest.raises(ValueError, match="'run' has no attempts"):
+        plots.step_sizes([plots.StepPanel(empty, "run")])
+
+
+def test_loss_figures_hold_their_numbers():
+    figure = plots.loss_curves(np.arange(100), np.ones(100), [0, 50], [1.0, 0.9])
+    raw, smooth, heldout = figure.axes[0].lines
+    assert len(raw.get_xdata()) == 100
+    np.testing.assert_allclose(smooth.get_ydata(), 1)
+    np.testing.assert_array_equal(heldout.get_ydata(), [1.0, 0.9])
+    with pytest.raises(ValueError, match="3 values for 2 bins"):
+        plots.binned_loss([0.1, 0.5, 1], {"run": [1, 2, 3]})
+
+
+def test_captions_never_cover_the_figure():
+    short = plots.loss_curves([0, 1], [1, 1])
+    long = plots.loss_curves([0, 1], [1, 1], caption="setting 1, " * 60)
+    grown = long.get_size_inches()[1] - short.get_size_inches()[1]
+    lines = long.texts[0].get_text().count("\n") + 1
+    assert grown == pytest.approx((lines + 1) * plots.CAPTION_INCHES)
+    box = long.texts[0].get_window_extent()
+    assert box.x1 <= long.bbox.x1
+    assert box.y1 <= long.axes[0].get_tightbbox().y0
+
+
+def test_csv_keeps_every_digit(tmp_path):
+    values = np.random.default_rng(0).normal(size=20)
+    path = plots.write_csv(tmp_path / "x", {"k": np.arange(20), "value": values})
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["value"]) for row in rows] == values.tolist()
+    with pytest.raises(ValueError, match="equal lengths"):
+        plots.write_csv(tmp_path / "y", {"a": [1], "b": [1, 2]})
+
+
+def test_svg_beside_png_on_request(tmp_path):
+    figure = plots.step_sizes([plots.StepPanel(steps(), "run")])
+    plots.save(figure, tmp_path / "steps.png", svg=True)
+    assert (tmp_path / "steps.png").stat().st_size > 0
+    assert "<svg" in (tmp_path / "steps.svg").read_text()
