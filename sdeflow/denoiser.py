@@ -73,10 +73,12 @@ class Predictor(ABC):
     Attributes:
         sde: the forward process.
         breaks: times at which the prediction jumps in t, ascending.
+        prediction: the native one of the four; the others are conversions of it.
     """
 
     sde: SDE
     breaks: tuple[float, ...] = ()
+    prediction: str = "noise"
 
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
@@ -214,7 +216,7 @@ class Guided(Predictor):
             )
         self.of, self.label, self.guidance, self.null = of, label, guidance, null
         self.sde, self.breaks = of.sde, of.breaks
-        self.prediction = getattr(of, "prediction", "noise")
+        self.prediction = of.prediction
 
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
         label = self._labels(x) if label is None else label

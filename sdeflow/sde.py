@@ -116,8 +116,11 @@ class SDE(ABC):
         return torch.sqrt(self.g2(t))
 
     def prior_scale(self, t_max: float = 1.0) -> float:
-        """Standard deviation of the Gaussian that sampling starts from at t_max."""
-        return 1.0 if self.variance_preserving else float(self.sigma(t_max))
+        """Standard deviation of the Gaussian that sampling starts from at t_max.
+
+        1 for VP and sub-VP (unit-variance data is assumed where t_max < 1), sigma(t_max) for VE.
+        """
+        return 1.0
 
     def has_signal_at(self, t: float) -> bool:
         """Whether alpha(t) > 0: where it is 0 the noise prediction says nothing about the data."""
@@ -186,6 +189,8 @@ class VP(SDE):
 class SubVP(VP):
     """Sub-VP: the same alpha, sigma = 1 - alpha^2 (the VP sigma squared)."""
 
+    variance_preserving = False
+
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__(schedule)
         self.name = f"subvp-{self.schedule.name}"
@@ -233,6 +238,9 @@ class _NoSignalLoss(SDE):
 
     def log_snr_of_sigma(self, sigma: Tensor | float) -> Tensor:
         return -torch.log(times(sigma))
+
+    def prior_scale(self, t_max: float = 1.0) -> float:
+        return float(self.sigma(t_max))
 
     def wronskian(self, t: Tensor | float) -> Tensor:
         return self.sigma_dot(t)

@@ -1,0 +1,206 @@
+r"""Charts: the coordinates a flow is integrated in, u = s(t) x (the scale) and tau(t) (the clock).
+
+With the Wronskian W = alpha sigma' - alpha' sigma every clock that is a function of sigma/alpha
+has d tau/dt = W k(t), so that W, which carries the singularity at t = 0, cancels from the flow:
+
+    scale x/alpha   du/d tau =  noise / (alpha^2 k)          = noise d rho/d tau
+    scale x/sigma   du/d tau = -data / (sigma^2 k)           = data d kappa/d tau
+    scale x         du/d tau = (alpha'/W data + sigma'/W noise) / k
+
+    clock           tau                       k
+    time            t                         1 / W
+    log-time        log t                     1 / (t W)
+    log-snr         lambda = log(alpha/sigma) -1 / (alpha sigma)
+    noise-ratio     rho = sigma/alpha         1 / alpha^2
+    signal-ratio    kappa = alpha/sigma       -1 / sigma^2
+    angle           phi = atan rho            1 / (alpha^2 + sigma^2)
+    log-angle       log phi                   1 / (phi (alpha^2 + sigma^2))
+    mixed           log(rho/(1 + rho))        1 / (sigma (alpha + sigma))
+
+For VP the flow in the angle is the velocity itself. Euler in (x/alpha, noise-ratio) is DDIM.
+A chart is only coordinates: tolerances mean an error in x, so a solver is handed the weight
+x / u = 1 / s(t).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .sde import SDE
+
+__all__ = ["CLOCKS", "SCALES", "Chart", "parse_chart"]
+
+SCALES = ("x", "x/alpha", "x/sigma")
+CLOCKS = (
+    "time",
+    "log-time",
+    "log-snr",
+    "noise-ratio",
+    "signal-ratio",
+    "angle",
+    "log-angle",
+    "mixed",
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A state scale and a clock for one process.
+
+    All functions take and give float64 host tensors of any shape.
+
+    Args:
+        sde: the forward process.
+        scale: x, x/alpha or x/sigma.
+        clock: one of `CLOCKS`.
+
+    Raises:
+        ValueError: unknown scale or clock.
+    """
+
+    sde: SDE
+    scale: str = "x"
+    clock: str = "time"
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f"scale={self.scale!r}: choose one of {', '.join(SCALES)}")
+        if self.clock not in CLOCKS:
+            raise ValueError(f"clock={self.clock!r}: choose one of {', '.join(CLOCKS)}")
+
+    @property
+    def name(self) -> str:
+        """SCALE/CLOCK as the command line writes it, for example x/alpha/log-snr."""
+        return f"{self.scale}/{self.clock}"
+
+    def tau(self, t: Tensor) -> Tensor:
+        """The clock at times t."""
+        sde = self.sde
+        if self.clock == "time":
+            return t
+        if self.clock == "log-time":
+            return torch.log(t)
+        if self.clock == "angle":
+            return torch.atan2(sde.sigma(t), sde.alpha(t))
+        if self.clock == "log-angle":
+            return torch.log(torch.atan2(sde.sigma(t), sde.alpha(t)))
+        log_snr = sde.log_snr(t)
+        if self.clock == "log-snr":
+            return log_snr
+        if self.clock == "noise-ratio":
+            return torch.exp(-log_snr)
+        if self.clock == "signal-ratio":
+            return torch.exp(log_snr)
+        return -_softplus(log_snr)
+
+    def time(self, tau: Tensor) -> Tensor:
+        """Inverse of `tau`."""
+        if self.clock == "time":
+            return tau
+        if self.clock == "log-time":
+            return torch.exp(tau)
+        if self.clock == "log-snr":
+            log_snr = tau
+        elif self.clock == "noise-ratio":
+            log_snr = -torch.log(tau)
+        elif self.clock == "signal-ratio":
+            log_snr = torch.log(tau)
+        elif self.clock == "mixed":
+            # softplus(lambda) = -tau.
+            log_snr = -tau + torch.log(-torch.expm1(tau))
+        else:
+            angle = tau if self.clock == "angle" else torch.exp(tau)
+            log_snr = -torch.log(torch.tan(angle))
+        return self.sde.time_of_log_snr(log_snr)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """k(t) = (d tau/dt) / W; the table in the module's docstring."""
+        sde, clock = self.sde, self.clock
+        if clock == "time":
+            return 1 / sde.wronskian(t)
+        if clock == "log-time":
+            return 1 / (t * sde.wronskian(t))
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        if clock == "log-snr":
+            return -1 / (alpha * sigma)
+        if clock == "noise-ratio":
+            return 1 / (alpha * alpha)
+        if clock == "signal-ratio":
+            return -1 / (sigma * sigma)
+        if clock == "mixed":
+            return 1 / (sigma * (alpha + sigma))
+        turn = 1 / (alpha * alpha + sigma * sigma)
+        return turn if clock == "angle" else turn / torch.atan2(sigma, alpha)
+
+    def state_scale(self, t: Tensor) -> Tensor:
+        """s(t) = u / x."""
+        if self.scale == "x":
+            return torch.ones_like(t)
+        return 1 / (self.sde.alpha(t) if self.scale == "x/alpha" else self.sde.sigma(t))
+
+    def weight(self, t: Tensor) -> Tensor:
+        """x / u: turns an error in u into an error in x."""
+        if self.scale == "x":
+            return torch.ones_like(t)
+        return self.sde.alpha(t) if self.scale == "x/alpha" else self.sde.sigma(t)
+
+    def measure(self, t: Tensor) -> Tensor:
+        """mu(t) of du = N d mu: rho for x/alpha, kappa for x/sigma.
+
+        Raises:
+            ValueError: the scale is x, whose flow has two terms.
+        """
+        self._refuse_two_terms()
+        log_snr = self.sde.log_snr(t)
+        return torch.exp(-log_snr if self.scale == "x/alpha" else log_snr)
+
+    def measure_rate(self, t: Tensor) -> Tensor:
+        """d mu / d tau."""
+        self._refuse_two_terms()
+        if self.scale == "x/alpha":
+            return 1 / (self.sde.alpha(t) ** 2 * self.rate(t))
+        return -1 / (self.sde.sigma(t) ** 2 * self.rate(t))
+
+    def _refuse_two_terms(self) -> None:
+        if self.scale == "x":
+            raise ValueError(
+                "scale='x': the flow of x is no single prediction against a measure; "
+                "use x/alpha or x/sigma"
+            )
+
+    def check(self, t_min: float, t_max: float) -> None:
+        """Refuse an interval on which the chart is infinite.
+
+        Raises:
+            ValueError: the clock or the scale is infinite at an end, with the remedy.
+        """
+        ends = torch.tensor([t_min, t_max], dtype=torch.float64)
+        finite = torch.isfinite(self.tau(ends)) & torch.isfinite(self.state_scale(ends))
+        if not bool(finite.all()):
+            bad = float(ends[~finite][0])
+            raise ValueError(
+                f"chart={self.name!r}: infinite at t = {bad:g} for {self.sde.name}; use t_max "
+                "below 1, or another chart such as x/sigma/angle"
+            )
+
+
+def _softplus(z: Tensor) -> Tensor:
+    return torch.logaddexp(torch.zeros_like(z), z)
+
+
+def parse_chart(text: str, sde: SDE) -> Chart:
+    """A chart from SCALE/CLOCK: x/log-snr, x/alpha/noise-ratio, x/sigma/log-snr.
+
+    Raises:
+        ValueError: not of that form, or an unknown scale or clock.
+    """
+    scale, _, clock = text.rpartition("/")
+    if not scale:
+        raise ValueError(
+            f"chart={text!r}: write SCALE/CLOCK, with SCALE one of {', '.join(SCALES)} and CLOCK "
+            f"one of {', '.join(CLOCKS)}; for example x/alpha/log-snr"
+        )
+    return Chart(sde, scale, clock)

@@ -1,0 +1,97 @@
+r"""E-TSDM's exact predictors: the ideal one and the plug-in, built on any oracle.
+
+Told only that t lies in I = [t_{i-1}, t_i), the least-squares noise predictor is the posterior
+mean over t, with t uniform in training,
+
+    E[eps | x, t in I] = int_I eps(x, t) p_t(x) dt / int_I p_t(x) dt,
+
+which is not eps(x, t_{i-1}): that one is the plug-in, what sharing only while sampling gives.
+The integrals are Gauss-Legendre sums in log-SNR.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .conditioning import ETSDM, Conditioning
+from .denoiser import convert
+from .oracle import Oracle
+from .sde import SDE, like
+
+__all__ = ["SharedTime", "Told"]
+
+
+class Told(Oracle):
+    """An oracle asked at the condition instead of the time: eps(x, c(t)).
+
+    With `ETSDM` this is the plug-in at the shared time, what sharing only while sampling gives.
+    """
+
+    def __init__(self, of: Oracle, conditioning: Conditioning) -> None:
+        self.of, self.conditioning = of, conditioning
+        self.sde, self.data_shape, self.breaks = of.sde, of.data_shape, conditioning.breaks
+
+    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+        noise = self.of.predict(x, self.conditioning(t), "noise", label)
+        return _from_noise(self.sde, x, t, noise, wanted)
+
+
+class SharedTime(Oracle):
+    """The ideal E-TSDM noise predictor of a mixture: the posterior mean over the shared time.
+
+    Args:
+        of: an oracle with `log_prob`.
+        conditioning: the sharing; below its threshold the answer depends on x and the
+            sub-interval alone.
+        t_min: where training times begin.
+        nodes: Gauss-Legendre nodes per sub-interval, taken in log-SNR.
+    """
+
+    def __init__(
+        self, of: Oracle, conditioning: ETSDM, t_min: float = 1e-5, nodes: int = 64
+    ) -> None:
+        if not 0 < t_min < conditioning.edges[0]:
+            raise ValueError(
+                f"t_min={t_min}: must lie inside the first sub-interval, "
+                f"below {conditioning.edges[0]:g}"
+            )
+        self.of, self.conditioning = of, conditioning
+        self.sde, self.data_shape, self.breaks = of.sde, of.data_shape, conditioning.breaks
+        nodes_z, weights_z = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(nodes))
+        bounds = torch.tensor([t_min, *conditioning.edges], dtype=torch.float64)
+        log_snr = self.sde.log_snr(bounds)
+        middle, half = (log_snr[1:] + log_snr[:-1]) / 2, (log_snr[:-1] - log_snr[1:]) / 2
+        at = self.sde.time_of_log_snr(middle[:, None] + half[:, None] * nodes_z)
+        self.times = at  # (n, nodes)
+        # Uniform in t: dt = d lambda / |lambda'|.
+        self.log_density = torch.log(half[:, None] * weights_z / -self.sde.log_snr_dot(at))
+
+    def _shared(self, x: Tensor, interval: Tensor) -> Tensor:
+        """E[eps | x, t in interval], with interval (B,)."""
+        b, q = len(x), self.times.shape[1]
+        t = self.times[interval].reshape(-1)  # (B q,)
+        copies = x.repeat_interleave(q, 0)
+        noise = self.of.predict(copies, t, "noise").reshape(b, q, -1)
+        likely = self.of.log_prob(copies, t).reshape(b, q) + self.log_density[interval].to(x)
+        weights = torch.softmax(likely, 1)
+        return (weights[..., None] * noise).sum(1).reshape(x.shape)
+
+    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+        interval = self.conditioning.interval(t)
+        early = interval < len(self.conditioning.edges)
+        noise = torch.empty_like(x)
+        if bool(early.any()):
+            noise[early] = self._shared(x[early], interval[early])
+        if not bool(early.all()):
+            noise[~early] = self.of.predict(x[~early], t[~early], "noise")
+        return _from_noise(self.sde, x, t, noise, wanted)
+
+
+def _from_noise(sde: SDE, x: Tensor, t: Tensor, noise: Tensor, wanted: str) -> Tensor:
+    """Any prediction from the noise prediction, by the conversions of `sdeflow.denoiser`."""
+    if wanted == "noise":
+        return noise
+    a, b = convert(sde, t, "noise", wanted)
+    return like(a, x) * x + like(b, x) * noise
