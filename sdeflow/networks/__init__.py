@@ -1,11 +1,11 @@
 """Networks F(x, c, label) to train: a U-Net for images, a residual perceptron for vectors.
 
-| size  | U-Net made for                 | channels per level      | blocks | attention | perceptron |
-|-------|--------------------------------|-------------------------|--------|-----------|------------|
-| tiny  | 8x8                            | 32 64                   | 1      | middle    | 64 x 2     |
-| small | 16x16 to 28x28, 1 M parameters | 24 48 96                | 1      | middle    | 128 x 3    |
-| base  | 32x32                          | 64 128 192              | 2      | 1, 2      | 256 x 4    |
-| paper | 256x256, the size of DDPM's    | 128 128 256 384 512 512 | 2      | 4, 5      | 512 x 6    |
+| size  | U-Net made for                 | channels per level      | blocks | attention | MLP     |
+|-------|--------------------------------|-------------------------|--------|-----------|---------|
+| tiny  | 8x8                            | 32 64                   | 1      | middle    | 64 x 2  |
+| small | 16x16 to 28x28, 1 M parameters | 24 48 96                | 1      | middle    | 128 x 3 |
+| base  | 32x32                          | 64 128 192              | 2      | 1, 2      | 256 x 4 |
+| paper | 256x256, the size of DDPM's    | 128 128 256 384 512 512 | 2      | 4, 5      | 512 x 6 |
 
 `make_network` picks by the data's shape unless told. Every network takes its condition in float64
 on the host (`condition_dtype`), and label `num_classes` as "no class told".
@@ -113,7 +113,7 @@ def make_network(
         )
     if len(shape) != 3:
         raise ValueError(
-            f"network = 'unet' needs (channels, height, width), not data of shape {shape}: use 'mlp'"
+            f"network = 'unet' needs (channels, height, width), not data of {shape}: use 'mlp'"
         )
     preset = PRESETS[_size_for(max(shape[1:])) if size == "auto" else size]
     return UNet(
