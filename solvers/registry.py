@@ -1,0 +1,116 @@
+"""The methods there are, by name: what they can do, and how to make one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from .controller import Array, ErrorNorm
+from .stepper import Evaluator, Stepper
+
+__all__ = ["MethodInfo", "Problem", "find", "methods", "register"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The measure `dmu` of a field given as `du = N dmu`.
+
+    Attributes:
+        mu: `mu(t)`, (n,) -> (n,), float64.
+        density: `dmu/dt` at t, (n,) -> (n,), float64.
+    """
+
+    mu: Callable[[Array], Array]
+    density: Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """One integration method.
+
+    Attributes:
+        name: what `odeint` or `sdeint` know it by.
+        kind: "ode" or "sde".
+        order: order of convergence; the strong order of SDE methods.
+        adaptive: whether it estimates its error, so that steps can be controlled.
+        source: "solvers", or the library that it comes from.
+        per_sample: whether every sample has steps of its own.
+        breaks: whether break points are hit exactly and the field is evaluated on the right side.
+        exact_end: whether the field is evaluated inside [t0, t1] only.
+        dense: whether the solution between the steps can be had.
+        logs: what the log holds: "attempts" (accepted and rejected, with errors), "steps"
+            (accepted and rejected, without errors), "grid" (the steps taken), or "nothing".
+        evaluations: evaluations of the field per accepted step; 0 if this varies.
+        note: one line on what it is.
+    """
+
+    name: str
+    kind: Literal["ode", "sde"]
+    order: float
+    adaptive: bool
+    source: Literal["solvers", "torchdiffeq", "torchsde"] = "solvers"
+    per_sample: bool = True
+    breaks: bool = True
+    exact_end: bool = True
+    dense: bool = True
+    logs: Literal["attempts", "steps", "grid", "nothing"] = "attempts"
+    evaluations: int = 0
+    note: str = ""
+
+
+@dataclass
+class Problem:
+    """What a method is given to make its stepper from.
+
+    Attributes:
+        field: the field, counted.
+        y0: initial states (B, ...), for shapes and dtypes.
+        norm: the error norm; None where steps are not controlled.
+        dense: whether steps will be interpolated.
+        measure: of a field `du = N dmu`; None for `dy = field dt`.
+    """
+
+    field: Evaluator
+    y0: Tensor
+    norm: ErrorNorm | None
+    dense: bool
+    measure: Measure | None = None
+
+
+Make = Callable[[Problem], Stepper]
+_METHODS: dict[str, tuple[MethodInfo, Make | None]] = {}
+
+
+def register(info: MethodInfo, make: Make | None = None) -> None:
+    """Add a method; `make` builds its stepper, None where a backend integrates by itself."""
+    if info.name in _METHODS:
+        raise ValueError(f"name={info.name!r} is registered already")
+    _METHODS[info.name] = (info, make)
+
+
+def methods() -> list[MethodInfo]:
+    """All methods of `odeint` and `sdeint`, in the order of their registration."""
+    return [info for info, _ in _METHODS.values()]
+
+
+def find(name: str, kind: Literal["ode", "sde"]) -> tuple[MethodInfo, Make | None]:
+    """The method of that name and kind.
+
+    Raises:
+        ValueError: if there is none; names the nearest ones.
+    """
+    entry = _METHODS.get(name)
+    if entry is not None and entry[0].kind == kind:
+        return entry
+    known = [info.name for info in methods() if info.kind == kind]
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if entry is not None:
+        hint = f"it is of kind {entry[0].kind}, for {entry[0].kind}int"
+    elif not near:
+        hint = "choose from " + ", ".join(known)
+    raise ValueError(f"method={name!r} is not a method of {kind}int: {hint}")

@@ -1,0 +1,184 @@
+"""One explicit Runge-Kutta step from any tableau.
+
+    k_i = f(t + c_i dt, y + dt * sum_{j<i} a_ij k_j),   y_1 = y + dt * sum_i b_i k_i,
+    error = dt * sum_i e_i k_i.
+
+Where the last stage is evaluated at `(t_1, y_1)` it is the first stage of the next step ("first
+same as last"): this follows from the tableau and is not declared. A rejected step keeps its first
+stage; a step that begins at a break point evaluates its own.
+
+Sums are chains of elementwise operations, not matrix products: these would round differently in
+another batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .controller import Array, ErrorNorm, first_step
+from .dense import hermite
+from .stepper import (
+    Attempt,
+    Evaluator,
+    Mask,
+    Rows,
+    Span,
+    Time,
+    index,
+    select,
+    step_factor,
+)
+from .tableau import Tableau
+
+__all__ = ["RungeKutta"]
+
+
+class RungeKutta:
+    """Steps of an explicit Runge-Kutta method.
+
+    Args:
+        tableau: the method's coefficients.
+        field: the field to integrate.
+        norm: measures the error; None to step without estimating it.
+        dense: whether the steps will be interpolated.
+    """
+
+    def __init__(
+        self, tableau: Tableau, field: Evaluator, norm: ErrorNorm | None, dense: bool
+    ) -> None:
+        self.tableau = tableau
+        self.field = field
+        self.norm = norm
+        self.dense = dense
+        # The stages that the solution needs; without an error estimate the one of an FSAL method
+        # that only the estimate uses still serves as the next first stage.
+        self._rows = [_terms(row) for row in tableau.a]
+        self._b = _terms(tableau.b)
+        self._e = _terms(tableau.error) if norm is not None else []
+        # To interpolate, a method that does not end with the slope at t1 evaluates it early and
+        # keeps it for the next step.
+        self._eager = dense and not tableau.fsal and not tableau.interpolant
+        self._keeps = tableau.fsal or self._eager
+        self._first: Tensor | None = None
+        self._last: Tensor | None = None
+        self._stale: Mask | None = None
+
+    def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
+        """Evaluate the first stage; choose first steps from the field's size and change."""
+        if not suggest:
+            return None
+        assert self.norm is not None
+        assert isinstance(t, np.ndarray)
+        assert isinstance(limit, np.ndarray)
+        self._first = self.field(t, y)
+        order = self.tableau.error_order
+        return first_step(self.norm, order, t, limit, y, self._first, self.field)
+
+    def cost(self) -> int:
+        """Evaluations of an attempt that begins with a fresh first stage."""
+        return self.tableau.stages + self._eager
+
+    def step(self, span: Span, y: Tensor) -> Attempt:
+        """Propose one step of all samples."""
+        first = self._first_stage(span, y)
+        factor = step_factor(span.dt, y)
+        scalar = factor if isinstance(factor, float) else 1.0
+        stages = [first if isinstance(factor, float) else first * factor]
+        state, last = y, first
+        for i in range(1, self.tableau.stages):
+            state = _combine(y, stages, self._rows[i], scalar)
+            last = self.field(span.at(self.tableau.c[i]), state)
+            stages.append(last if isinstance(factor, float) else last * factor)
+        y1 = state if self.tableau.fsal else _combine(y, stages, self._b, scalar)
+        if self._eager:
+            last = self.field(span.stop, y1)
+        self._last = last if self._keeps else None
+        error = None
+        if self._e and self.norm is not None:
+            assert isinstance(span.t0, np.ndarray)
+            assert isinstance(span.t1, np.ndarray)
+            error = self.norm(_combine(None, stages, self._e, 1.0), y, y1, span.t0, span.t1)
+
+        def polynomial() -> Tensor:
+            if self.tableau.interpolant:
+                return _interpolate(y, stages, self.tableau.interpolant, scalar)
+            slope = last * factor
+            return hermite(y, y1, stages[0] * scalar, slope)
+
+        return Attempt(
+            y1,
+            error,
+            self.tableau.order,
+            self.tableau.error_order,
+            polynomial if self.dense else None,
+        )
+
+    def accept(self, mask: Mask | None) -> None:
+        """Take the last stage as the next first one, or note that there is none."""
+        if self._last is not None:
+            assert self._first is not None
+            self._first = self._last if mask is None else select(mask, self._last, self._first)
+            self._last = None
+        elif mask is None:
+            self._first, self._stale = None, None
+        else:
+            self._stale = mask if self._stale is None else self._stale | mask
+
+    def restart(self, rows: Rows) -> None:
+        """The first stage of these samples must be evaluated anew."""
+        if self._first is None:
+            return
+        if self._stale is None:
+            self._stale = np.zeros(len(self._first), np.bool_)
+        else:
+            self._stale = self._stale.copy()
+        self._stale[rows] = True
+
+    def select(self, rows: Rows) -> None:
+        """Keep the first stages of these samples."""
+        if self._first is not None:
+            self._first = self._first.index_select(0, index(rows, self._first))
+        if self._stale is not None:
+            self._stale = self._stale[rows]
+
+    def _first_stage(self, span: Span, y: Tensor) -> Tensor:
+        if self._first is None or (self._stale is not None and self._stale.all()):
+            self._first = self.field(span.start, y)
+        elif self._stale is not None and self._stale.any():
+            rows = np.flatnonzero(self._stale)
+            where = index(rows, y)
+            assert isinstance(span.start, np.ndarray)
+            fresh = self.field.at(rows, span.start[rows], y.index_select(0, where))
+            self._first = self._first.index_copy(0, where, fresh)
+        self._stale = None
+        return self._first
+
+
+def _terms(row: tuple[float, ...]) -> list[tuple[int, float]]:
+    return [(j, weight) for j, weight in enumerate(row) if weight]
+
+
+def _combine(
+    base: Tensor | None, stages: list[Tensor], terms: list[tuple[int, float]], scale: float
+) -> Tensor:
+    """`base + scale * sum of weight * stage`, in the order of the terms."""
+    (j, weight), *rest = terms
+    if base is None:
+        total = stages[j] * (weight * scale)
+    else:
+        total = torch.add(base, stages[j], alpha=weight * scale)
+    for j, weight in rest:
+        total.add_(stages[j], alpha=weight * scale)
+    return total
+
+
+def _interpolate(
+    y: Tensor, stages: list[Tensor], rows: tuple[tuple[float, ...], ...], scale: float
+) -> Tensor:
+    """Coefficients (p + 1, n, ...) of `y + sum_i b_i(theta) stage_i`."""
+    powers = []
+    for power in zip(*rows, strict=True):
+        powers.append(_combine(None, stages, _terms(power), scale))
+    return torch.stack([y, *powers])
