@@ -1,6 +1,6 @@
 """Data sets: named ones, files of images or arrays, 2-D toys; all as tensors x_0, (N, ...).
 
-Images go affinely from their integer range to [-1, 1]; floats (latents, say) are taken as they are.
+Images go affinely from their integer range to [-1, 1]; floats (latents, say) stay as they are.
 """
 
 from .dataset import Dataset, load_data

@@ -1,6 +1,6 @@
 """Five densities in the plane, of size about 1, to see a whole model at a glance.
 
-mixture       sum_k w_k N(m_k, 0.1^2 I),  m_k = (cos, sin)(2 pi k / 8),  w_k ~ exp(k / 7),  k = 0..7
+    mixture       sum_k w_k N(m_k, 0.1^2 I), m_k = (cos, sin)(2 pi k / 8), w_k ~ exp(k / 7)
 moons         two half circles facing each other, noise 0.03
 rings         circles of radius 1/4, 1/2, 3/4 and 1, equally likely, noise 0.02
 swissroll     a spiral from radius 1/3 to 1 in one and a half turns, noise 0.02
