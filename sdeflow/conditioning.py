@@ -213,7 +213,7 @@ class ETSDM(Conditioning):
 
     def interval(self, t: Tensor) -> Tensor:
         """Index i of the sub-interval [t_i, t_{i+1}) that holds t; n from the threshold on."""
-        return torch.bucketize(t, self._edges.to(t.device), right=True)
+        return torch.bucketize(t.contiguous(), self._edges.to(t.device), right=True)
 
     def shared_time(self, t: Tensor) -> Tensor:
         """f_T(t), in time."""
@@ -236,7 +236,7 @@ def _edges(
     """The edges t_1 .. t_n, the last one the threshold itself."""
     share = torch.arange(1, intervals, dtype=torch.float64) / intervals
     if spacing == "time":
-        inner = threshold * share
+        inner = threshold * torch.arange(1, intervals, dtype=torch.float64) / intervals
     elif spacing == "sigma":
         low, high = sde.sigma(0.0), sde.sigma(threshold)
         inner = sde.time_of_sigma(low + (high - low) * share)

@@ -277,7 +277,8 @@ def _eight_modes(
     """Modes on a circle of the first two axes, weights proportional to exp(linspace(0, 1))."""
     angle = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
     means = torch.zeros(modes, dim, dtype=torch.float64)
-    means[:, 0], means[:, 1] = radius * torch.cos(angle), radius * torch.sin(angle)
+    circle = torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)
+    means[:, :2] = radius * circle[:, :dim]
     weights = torch.exp(torch.linspace(0, 1, modes, dtype=torch.float64))
     return Mixture(sde, means, weights, width=width)
 

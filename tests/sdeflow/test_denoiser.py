@@ -1,0 +1,146 @@
+"""The four predictions are one function: conversions, wrapping any network, guidance."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sdeflow.conditioning import ETSDM, Sigma
+from sdeflow.denoiser import PREDICTIONS, Denoiser, convert
+from sdeflow.oracle import Gaussian, LabelledOracle, Mixture, make_oracle
+from sdeflow.sde import like, make_sde
+
+SDES = [
+    ("vp", "linear"),
+    ("vp", "cosine"),
+    ("vp", "trig"),
+    ("subvp", "linear"),
+    ("ve", "linear"),
+    ("edm", "linear"),
+]
+
+
+class Recorder(nn.Module):
+    """Answers zeros and remembers what it was given."""
+
+    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        self.x, self.c, self.label = x, c, label
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("name", SDES, ids="-".join)
+def test_conversions_agree_with_an_oracle(name: tuple[str, str]) -> None:
+    sde = make_sde(*name)
+    cov = torch.tensor([[1.0, 0.3, 0.1], [0.3, 0.5, 0.0], [0.1, 0.0, 0.05]]).double()
+    oracle = Gaussian(sde, torch.tensor([0.3, -0.5, 1.0]).double(), covariance=cov)
+    t = torch.tensor([1e-3, 0.1, 0.4, 0.9], dtype=torch.float64)
+    x = sde.perturb(oracle.sample(4), t, torch.randn(4, 3, dtype=torch.float64))
+    exact = {name: oracle.predict(x, t, name) for name in PREDICTIONS}
+    for given in PREDICTIONS:
+        for wanted in PREDICTIONS:
+            a, b = convert(sde, t, given, wanted)
+            terms = like(a, x) * x, like(b, x) * exact[given]
+            # Rounding of the two terms that are added, a few units each.
+            slack = 64 * 2.0**-52 * (terms[0].abs() + terms[1].abs())
+            assert bool(((terms[0] + terms[1] - exact[wanted]).abs() <= slack + 1e-15).all())
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("name", SDES, ids="-".join)
+def test_denoiser_of_each_prediction(predict: str, name: tuple[str, str]) -> None:
+    """A network that computes the exact prediction makes an exact denoiser."""
+    sde = make_sde(*name)
+    oracle = make_oracle("gaussian:width=0.7", sde)
+
+    class Exact(nn.Module):
+        condition_dtype = torch.float64
+
+        def forward(self, x: Tensor, c: Tensor) -> Tensor:
+            size = (
+                torch.hypot(sde.alpha(c), sde.sigma(c))
+                if not sde.variance_preserving
+                else 1 + 0 * c
+            )
+            out = oracle.predict(x * like(size, x), c, predict)
+            return out / like(size, x) if predict == "velocity" else out
+
+    model = Denoiser(Exact(), sde, predict=predict, scale_input=True)
+    t = torch.tensor([0.01, 0.3, 0.8], dtype=torch.float64)
+    x = sde.perturb(oracle.sample(3), t, torch.randn(3, 2, dtype=torch.float64))
+    for wanted in PREDICTIONS:
+        got = getattr(model, wanted)(x, t)
+        exact = getattr(oracle, wanted)(x, t)
+        # Cancellation of at most x / sigma^2 (the score from data) times rounding.
+        scale = 1 + x.abs() / like(sde.sigma(t) ** 2, x) + x.abs() / like(sde.alpha(t), x)
+        assert bool(((got - exact).abs() <= 1e-13 * scale).all()), wanted
+
+
+def test_no_division_by_a_vanishing_sigma() -> None:
+    """At t = 1e-8 in float32 the data, from the noise, is x to within sigma."""
+    sde = make_sde()
+    x = torch.randn(5, 3)
+    model = Denoiser(Recorder(), sde)
+    assert torch.allclose(model.data(x, 1e-8), x, rtol=1e-6)
+    model = Denoiser(Recorder(), sde, predict="velocity")
+    assert torch.allclose(model.data(x, 1e-8), x, rtol=1e-6)
+    # And at alpha = 0 the velocity gives both.
+    end = Denoiser(Recorder(), make_sde("vp", "trig"), predict="velocity")
+    assert torch.allclose(end.noise(x, 1.0), x)
+    assert bool(torch.isfinite(end.data(x, 1.0)).all())
+
+
+def test_what_the_network_receives(device: torch.device) -> None:
+    sde = make_sde("ve")
+    network = Recorder()
+    model = Denoiser(network, sde, Sigma(sde), scale_input=True).to(device)
+    x = torch.randn(4, 1, 2, 2, device=device)
+    model.noise(x, 0.5)
+    assert network.c.dtype == x.dtype
+    assert network.c.device == x.device
+    assert network.c.shape == (4,)
+    expected = x / float(torch.hypot(torch.ones(()), sde.sigma(0.5)))
+    assert torch.allclose(network.x, expected)
+    network.condition_dtype = torch.float64
+    model.noise(x, torch.full((4,), 0.5))
+    assert network.c.dtype == torch.float64
+    assert network.c.device.type == "cpu"
+
+
+def test_the_condition_is_shared_but_the_noise_level_is_not() -> None:
+    sde = make_sde()
+    network = Recorder()
+    model = Denoiser(network, sde, ETSDM(sde))
+    x = torch.randn(2, 3, dtype=torch.float64)
+    t = torch.tensor([0.03, 0.035], dtype=torch.float64)
+    data = model.data(x, t)
+    assert network.c.tolist() == [0.02, 0.02]
+    assert torch.allclose(data, x / like(sde.alpha(t), x))
+    assert model.breaks == ETSDM(sde).breaks
+
+
+def _classes() -> LabelledOracle:
+    sde = make_sde()
+    means = torch.tensor([[1.0, 0.0], [-1.0, 0.5]], dtype=torch.float64)
+    each = [Gaussian(sde, mean, width=0.3) for mean in means]
+    return LabelledOracle(each, Mixture(sde, means, width=0.3))
+
+
+def test_guidance_is_linear_in_the_prediction() -> None:
+    oracle = _classes()
+    x, t = torch.randn(5, 2, dtype=torch.float64), 0.4
+    for name in PREDICTIONS:
+        one = getattr(oracle.members[1], name)(x, t)
+        all_ = getattr(oracle.members[2], name)(x, t)
+        got = getattr(oracle.given(label=1, guidance=2.5, null=2), name)(x, t)
+        assert torch.allclose(got, all_ + 2.5 * (one - all_), rtol=1e-12, atol=1e-12)
+        assert torch.equal(getattr(oracle.given(label=1), name)(x, t), one)
+    labels = torch.tensor([0, 1, 0, 1, 2])
+    mixed = oracle.given(label=labels).noise(x, t)
+    assert torch.equal(mixed[4], oracle.members[2].noise(x, t)[4])
+    assert torch.equal(oracle.given(guidance=1.0).noise(x, t, labels), mixed)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="predict='eps'"):
+        Denoiser(Recorder(), make_sde(), predict="eps")
+    with pytest.raises(ValueError, match="no class labels"):
+        Denoiser(Recorder(), make_sde()).given(label=1, guidance=2.0)
