@@ -87,7 +87,7 @@ class PID:
             The factors, (n,); `min_factor` where the error is not finite.
         """
         now = np.log(np.fmax(error, _LOG_FLOOR))
-        everywhere = bool(accepted.all())
+        everywhere = np.count_nonzero(accepted) == len(accepted)
         power = -(self.p + self.i + self.d) * now
         if self.p or self.d:
             power += (self.p + 2 * self.d) * history[0]

@@ -11,6 +11,7 @@ stage behind a break point) are counted with it.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,10 @@ class StepLog:
         self._fill(self._attempts)
 
     def _fill(self, attempts: list[tuple[Any, ...]]) -> None:
-        ends = np.cumsum([0] + [len(attempt[0]) for attempt in attempts]).tolist()
-        for position, (name, dtype) in enumerate(self._TYPES):
-            values: NDArray[Any] = np.empty(ends[-1], dtype)
-            for attempt, start, end in zip(attempts, ends, ends[1:], strict=False):
-                values[start:end] = attempt[position]
-            setattr(self, name, values)
+        sizes = [len(attempt[0]) for attempt in attempts]
+        columns = zip(*attempts, strict=True) if attempts else [()] * len(self._TYPES)
+        for (name, dtype), entries in zip(self._TYPES, columns, strict=True):
+            setattr(self, name, _column(entries, sizes, dtype))
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -171,6 +170,19 @@ class StepLog:
             f"{self.calls} batched calls, {accepted} steps accepted, "
             f"{len(self) - accepted} rejected"
         )
+
+
+def _column(entries: Sequence[Any], sizes: list[int], dtype: type[Any]) -> NDArray[Any]:
+    """One column out of arrays (n,) and of numbers that stand for n equal values."""
+    arrays = [isinstance(entry, np.ndarray) for entry in entries]
+    if not any(arrays):
+        return np.repeat(np.array(entries, dtype), sizes)
+    if not all(arrays):
+        entries = [
+            entry if known else np.full(size, entry)
+            for entry, known, size in zip(entries, arrays, sizes, strict=True)
+        ]
+    return np.concatenate(entries).astype(dtype)
 
 
 def _spread(values: NDArray[np.int64]) -> tuple[int, float, int]:

@@ -143,11 +143,15 @@ def adaptive(
     seen_stop = np.full(batch, route.seen_before[0])
     last = len(route.stops) - 1
     history = np.zeros((2, batch))
-    strikes = np.zeros(batch, np.int64)
+    strikes, striking = np.zeros(batch, np.int64), False
     used = np.zeros(batch, np.int64)
     suggested = stepper.start(sign * seen, y, sign * (stop - s), first_step is None)
     dt = np.array(first_step if suggested is None else suggested)
     error = result.error.copy()
+    # Cheap bounds: as long as they hold, no sample can be short of steps or of evaluations.
+    resolution = _UNDERFLOW_ULPS * np.spacing(max(abs(route.t0), abs(route.t1)))
+    floor = max(dt_min, float(resolution))
+    most = 0
 
     def leave(rows: Rows, status: NDArray[np.int64] | Status) -> None:
         who, where = sample[rows], index(rows, y)
@@ -159,12 +163,14 @@ def adaptive(
         log.evaluations[who] = used[rows]
 
     while len(sample):
-        # Who cannot go on?
-        over = used + stepper.cost() > max_evaluations
-        short = dt <= np.maximum(dt_min, _UNDERFLOW_ULPS * np.spacing(np.abs(s)))
-        short &= dt < stop - s  # being cut short by a stop is no underflow
-        if over.any() or short.any():
+        failed = None
+        if np.minimum.reduce(dt) <= floor or most + stepper.cost() > max_evaluations:
+            over = used + stepper.cost() > max_evaluations
+            short = dt <= np.maximum(dt_min, _UNDERFLOW_ULPS * np.spacing(np.abs(s)))
+            short &= dt < stop - s  # being cut short by a stop is no underflow
             failed = over | short
+            most = int(used.max())
+        if failed is not None and failed.any():
             status = np.where(over, Status.max_evaluations, Status.step_underflow)
             status = np.where(short & (strikes > 0), Status.non_finite, status)
             gone = np.flatnonzero(failed)
@@ -173,51 +179,58 @@ def adaptive(
         else:
             gap = stop - s
             hit = gap <= dt * _STRETCH
+            hits = np.count_nonzero(hit)
             s1 = seen1 = s + dt
-            if hit.any():
+            if hits:
                 s1, seen1 = np.where(hit, stop, s1), np.where(hit, seen_stop, s1)
             step = s1 - s
-            attempt = stepper.step(
-                Span(sign * s, sign * s1, sign * step, sign * seen, sign * seen1), y
-            )
+            if sign > 0:
+                t, dt_signed = s, step
+                span = Span(s, s1, step, seen, seen1)
+            else:
+                t, dt_signed = -s, -step
+                span = Span(t, -s1, dt_signed, -seen, -seen1)
+            attempt = stepper.step(span, y)
             assert attempt.error is not None
             error = attempt.error
             accepted = error <= 1.0
+            everyone = np.count_nonzero(accepted) == len(accepted)
             spent = counter.spent()
             used = used + spent
-            log.record(sample, sign * s, sign * step, error, accepted, spent, attempt.order)
-            factor = controller.factors(error, accepted, history, attempt.local_order)
+            most += spent if isinstance(spent, int) else int(spent.max())
+            log.record(sample, t, dt_signed, error, accepted, spent, attempt.order)
             planned = dt
-            dt = step * factor
-            everyone = bool(accepted.all())
-            if everyone:
-                stepper.accept(None)
-                y = attempt.y
-            else:
-                stepper.accept(accepted)
-                y = select(accepted, attempt.y, y)
+            dt = step * controller.factors(error, accepted, history, attempt.local_order)
             if recorder is not None:
                 rows = np.flatnonzero(accepted)
                 recorder.step(sample, s, s1, attempt.y, attempt.dense, rows)
-            s = np.where(accepted, s1, s)
-            seen = np.where(accepted, seen1, seen)
             stay: NDArray[np.bool_] | None = None
-            if not everyone or strikes.any():
+            if everyone:
+                stepper.accept(None)
+                y, s, seen = attempt.y, s1, seen1
+                if striking:
+                    strikes, striking = np.zeros_like(strikes), False
+            else:
+                stepper.accept(accepted)
+                y = select(accepted, attempt.y, y)
+                s, seen = np.where(accepted, s1, s), np.where(accepted, seen1, seen)
                 bad = ~np.isfinite(error)
+                striking = bool(bad.any())
                 strikes = np.where(bad, strikes + 1, 0)
-                if bad.any():
+                if striking:
                     dt = np.where(bad, step * _STRIKE_FACTOR, dt)
                     out = strikes > _STRIKES
                     if out.any():
                         leave(np.flatnonzero(out), Status.non_finite)
                         stay = ~out
             arrived = hit & accepted
-            if arrived.any():
+            if hits and arrived.any():
                 # A step that was cut short says little about the next: resume the planned one.
                 dt = np.where(arrived, np.maximum(dt, planned), dt)
                 done = arrived & (stretch == last)
                 crossed = np.flatnonzero(arrived & ~done)
                 if len(crossed):
+                    seen = seen.copy()
                     seen[crossed] = route.seen_behind[stretch[crossed]]
                     stretch = stretch.copy()
                     stretch[crossed] += 1
@@ -283,7 +296,7 @@ def lockstep(
     ends = clock.tolist()
     before = dict(zip(route.stops.tolist(), route.seen_before.tolist(), strict=True))
     behind = dict(zip(route.stops.tolist(), route.seen_behind.tolist(), strict=True))
-    used = np.zeros(batch, np.int64)
+    used = 0  # the same for all: they leave the batch, but never step apart
     seen = route.seen_first
     s = ends[0]
     stepper.start(sign * seen, y, sign * (route.stops[0] - s), False)
@@ -294,18 +307,19 @@ def lockstep(
         result.t[who] = sign * s
         result.status[who] = status
         result.dt[who] = dt
-        log.evaluations[who] = used[rows]
+        log.evaluations[who] = used
 
     for s1 in ends[1:]:
         dt = sign * (s1 - s)
-        if int(used.max(initial=0)) + stepper.cost() > max_evaluations:
+        if used + stepper.cost() > max_evaluations:
             leave(np.arange(len(sample)), Status.max_evaluations, dt)
             sample = sample[:0]
             break
         seen1 = before.get(s1, s1)
         attempt = stepper.step(Span(sign * s, sign * s1, dt, sign * seen, sign * seen1), y)
         spent = counter.spent()
-        used = used + spent
+        assert isinstance(spent, int)
+        used += spent
         # One cheap reduction finds out whether anything at all went wrong.
         good = _finite(attempt.y)
         error = np.nan if attempt.error is None else attempt.error
@@ -322,7 +336,7 @@ def lockstep(
             leave(np.flatnonzero(~good), Status.non_finite, dt)
             keep = np.flatnonzero(good)
             y = attempt.y.index_select(0, index(keep, y))
-            sample, used = sample[keep], used[keep]
+            sample = sample[keep]
             if not len(sample):
                 break
             stepper.select(keep)

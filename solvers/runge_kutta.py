@@ -13,6 +13,8 @@ another batch.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,7 +62,7 @@ class RungeKutta:
         # To interpolate, a method that does not end with the slope at t1 evaluates it early and
         # keeps it for the next step.
         self._eager = dense and not tableau.fsal and not tableau.interpolant
-        self._keeps = tableau.fsal or self._eager
+        self._fsal, self._stages = tableau.fsal, tableau.stages
         self._first: Tensor | None = None
         self._last: Tensor | None = None
         self._stale: Mask | None = None
@@ -78,42 +80,44 @@ class RungeKutta:
 
     def cost(self) -> int:
         """Evaluations of an attempt that begins with a fresh first stage."""
-        return self.tableau.stages + self._eager
+        return self._stages + self._eager
 
     def step(self, span: Span, y: Tensor) -> Attempt:
         """Propose one step of all samples."""
         first = self._first_stage(span, y)
+        # Stages are kept as dt * k, except that on a shared grid dt goes into the weights.
         factor = step_factor(span.dt, y)
-        scalar = factor if isinstance(factor, float) else 1.0
-        stages = [first if isinstance(factor, float) else first * factor]
+        scale, column = (factor, None) if isinstance(factor, float) else (1.0, factor)
+        stages = [first if column is None else first * column]
         state, last = y, first
-        for i in range(1, self.tableau.stages):
-            state = _combine(y, stages, self._rows[i], scalar)
+        for i in range(1, self._stages):
+            state = _combine(y, stages, self._rows[i], scale)
             last = self.field(span.at(self.tableau.c[i]), state)
-            stages.append(last if isinstance(factor, float) else last * factor)
-        y1 = state if self.tableau.fsal else _combine(y, stages, self._b, scalar)
+            stages.append(last if column is None else last * column)
+        y1 = state if self._fsal else _combine(y, stages, self._b, scale)
         if self._eager:
             last = self.field(span.stop, y1)
-        self._last = last if self._keeps else None
+        self._last = last if self._fsal or self._eager else None
         error = None
-        if self._e and self.norm is not None:
+        if self.norm is not None:
             assert isinstance(span.t0, np.ndarray)
             assert isinstance(span.t1, np.ndarray)
             error = self.norm(_combine(None, stages, self._e, 1.0), y, y1, span.t0, span.t1)
+        dense = None
+        if self.dense:
+            dense = partial(self._polynomial, y, y1, stages, last * factor, scale)
+        tableau = self.tableau
+        return Attempt(y1, error, tableau.order, tableau.error_order, dense)
 
-        def polynomial() -> Tensor:
-            if self.tableau.interpolant:
-                return _interpolate(y, stages, self.tableau.interpolant, scalar)
-            slope = last * factor
-            return hermite(y, y1, stages[0] * scalar, slope)
-
-        return Attempt(
-            y1,
-            error,
-            self.tableau.order,
-            self.tableau.error_order,
-            polynomial if self.dense else None,
-        )
+    def _polynomial(
+        self, y0: Tensor, y1: Tensor, stages: list[Tensor], slope: Tensor, scale: float
+    ) -> Tensor:
+        """Coefficients (p + 1, n, ...) of the step's interpolant; `slope` is `dt * f(t1, y1)`."""
+        rows = self.tableau.interpolant
+        if not rows:
+            return hermite(y0, y1, stages[0] * scale, slope)
+        weights = (_terms(power) for power in zip(*rows, strict=True))
+        return torch.stack([y0, *(_combine(None, stages, terms, scale) for terms in weights)])
 
     def accept(self, mask: Mask | None) -> None:
         """Take the last stage as the next first one, or note that there is none."""
@@ -172,13 +176,3 @@ def _combine(
     for j, weight in rest:
         total.add_(stages[j], alpha=weight * scale)
     return total
-
-
-def _interpolate(
-    y: Tensor, stages: list[Tensor], rows: tuple[tuple[float, ...], ...], scale: float
-) -> Tensor:
-    """Coefficients (p + 1, n, ...) of `y + sum_i b_i(theta) stage_i`."""
-    powers = []
-    for power in zip(*rows, strict=True):
-        powers.append(_combine(None, stages, _terms(power), scale))
-    return torch.stack([y, *powers])

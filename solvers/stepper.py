@@ -128,7 +128,7 @@ class Evaluator:
         """The field at `(t, y)` for all active samples."""
         self._shared += 1
         self.calls += 1
-        slope = self.field(times(t, len(y)), y, *self.args)
+        slope = self.field(times(t, y.shape[0]), y, *self.args)
         if not self._checked:
             self._check(slope, y)
         return slope
@@ -143,7 +143,7 @@ class Evaluator:
         self.calls += 1
         where = index(rows, y)
         args = (arg.index_select(0, where.to(arg.device)) for arg in self.args)
-        return self.field(times(t, len(y)), y, *args)
+        return self.field(times(t, y.shape[0]), y, *args)
 
     def spent(self) -> int | NDArray[np.int64]:
         """Evaluations since the last time this was asked: one number for all, or (n,)."""
