@@ -5,6 +5,9 @@ has d tau/dt = W k(t), so that W, which carries the singularity at t = 0, cancel
 
     scale x/alpha   du/d tau =  noise / (alpha^2 k)          = noise d rho/d tau
     scale x/sigma   du/d tau = -data / (sigma^2 k)           = data d kappa/d tau
+    scale x/std     du/d tau =  N / (n^2 k)                  = N d mu / d tau
+                    n^2 = v alpha^2 + sigma^2,  mu = atan(rho / sqrt v) / sqrt v,
+                    N = (v alpha noise - sigma data) / n
     scale x         du/d tau = (alpha'/W data + sigma'/W noise) / k
 
     clock           tau                       k
@@ -16,14 +19,21 @@ has d tau/dt = W k(t), so that W, which carries the singularity at t = 0, cancel
     angle           phi = atan rho            1 / (alpha^2 + sigma^2)
     log-angle       log phi                   1 / (phi (alpha^2 + sigma^2))
     mixed           log(rho/(1 + rho))        1 / (sigma (alpha + sigma))
+    banded          log((rho + r)/(1 + rho))  (1 - r) / ((sigma + r alpha) (alpha + sigma))
 
-For VP the flow in the angle is the velocity itself. Euler in (x/alpha, noise-ratio) is DDIM.
+For VP the flow of x in the angle is the velocity itself. Euler in (x/alpha, noise-ratio) is DDIM.
+x/std is x in units of the size it would have if the data were Gaussian of variance v, for which
+N = 0: between x/sigma (v = 0) and x/alpha (v infinite), and bounded at both ends. Its N is, up to
+sign, the network output of Karras et al. 2022 (arXiv 2206.00364) with sigma_data^2 = v. The
+banded clock is logarithmic in rho between r and 1 only: below the data's width predictions are
+smooth in rho, not in log rho.
 A chart is only coordinates: tolerances mean an error in x, so a solver is handed the weight
 x / u = 1 / s(t).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +43,7 @@ from .sde import SDE
 
 __all__ = ["CLOCKS", "SCALES", "Chart", "parse_chart"]
 
-SCALES = ("x", "x/alpha", "x/sigma")
+SCALES = ("x", "x/alpha", "x/sigma", "x/std")
 CLOCKS = (
     "time",
     "log-time",
@@ -43,6 +53,7 @@ CLOCKS = (
     "angle",
     "log-angle",
     "mixed",
+    "banded",
 )
 
 
@@ -54,8 +65,10 @@ class Chart:
 
     Args:
         sde: the forward process.
-        scale: x, x/alpha or x/sigma.
+        scale: one of `SCALES`.
         clock: one of `CLOCKS`.
+        variance: v of the scale x/std, the variance that the data is taken to have.
+        knee: r of the clock banded, the noise-to-signal ratio below which it is linear.
 
     Raises:
         ValueError: unknown scale or clock.
@@ -64,6 +77,8 @@ class Chart:
     sde: SDE
     scale: str = "x"
     clock: str = "time"
+    variance: float = 0.4
+    knee: float = 0.03
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -94,6 +109,9 @@ class Chart:
             return torch.exp(-log_snr)
         if self.clock == "signal-ratio":
             return torch.exp(log_snr)
+        if self.clock == "banded":
+            alpha, sigma = sde.alpha(t), sde.sigma(t)
+            return torch.log((sigma + self.knee * alpha) / (alpha + sigma))
         return -_softplus(log_snr)
 
     def time(self, tau: Tensor) -> Tensor:
@@ -108,6 +126,9 @@ class Chart:
             log_snr = -torch.log(tau)
         elif self.clock == "signal-ratio":
             log_snr = torch.log(tau)
+        elif self.clock == "banded":
+            share = torch.exp(tau)
+            log_snr = torch.log(-torch.expm1(tau)) - torch.log(share - self.knee)
         elif self.clock == "mixed":
             # softplus(lambda) = -tau.
             log_snr = -tau + torch.log(-torch.expm1(tau))
@@ -132,43 +153,50 @@ class Chart:
             return -1 / (sigma * sigma)
         if clock == "mixed":
             return 1 / (sigma * (alpha + sigma))
+        if clock == "banded":
+            return (1 - self.knee) / ((sigma + self.knee * alpha) * (alpha + sigma))
         turn = 1 / (alpha * alpha + sigma * sigma)
         return turn if clock == "angle" else turn / torch.atan2(sigma, alpha)
-
-    def state_scale(self, t: Tensor) -> Tensor:
-        """s(t) = u / x."""
-        if self.scale == "x":
-            return torch.ones_like(t)
-        return 1 / (self.sde.alpha(t) if self.scale == "x/alpha" else self.sde.sigma(t))
 
     def weight(self, t: Tensor) -> Tensor:
         """x / u: turns an error in u into an error in x."""
         if self.scale == "x":
             return torch.ones_like(t)
-        return self.sde.alpha(t) if self.scale == "x/alpha" else self.sde.sigma(t)
+        if self.scale == "x/alpha":
+            return self.sde.alpha(t)
+        sigma = self.sde.sigma(t)
+        if self.scale == "x/sigma":
+            return sigma
+        return torch.hypot(math.sqrt(self.variance) * self.sde.alpha(t), sigma)
+
+    def state_scale(self, t: Tensor) -> Tensor:
+        """s(t) = u / x."""
+        return 1 / self.weight(t)
 
     def measure(self, t: Tensor) -> Tensor:
-        """mu(t) of du = N d mu: rho for x/alpha, kappa for x/sigma.
+        """mu(t) of du = N d mu: rho for x/alpha, kappa for x/sigma, an angle for x/std.
 
         Raises:
             ValueError: the scale is x, whose flow has two terms.
         """
         self._refuse_two_terms()
+        if self.scale == "x/std":
+            root = math.sqrt(self.variance)
+            return torch.atan2(self.sde.sigma(t), root * self.sde.alpha(t)) / root
         log_snr = self.sde.log_snr(t)
         return torch.exp(-log_snr if self.scale == "x/alpha" else log_snr)
 
     def measure_rate(self, t: Tensor) -> Tensor:
         """d mu / d tau."""
         self._refuse_two_terms()
-        if self.scale == "x/alpha":
-            return 1 / (self.sde.alpha(t) ** 2 * self.rate(t))
-        return -1 / (self.sde.sigma(t) ** 2 * self.rate(t))
+        rate = 1 / (self.weight(t) ** 2 * self.rate(t))
+        return -rate if self.scale == "x/sigma" else rate
 
     def _refuse_two_terms(self) -> None:
         if self.scale == "x":
             raise ValueError(
                 "scale='x': the flow of x is no single prediction against a measure; "
-                "use x/alpha or x/sigma"
+                "use x/alpha, x/sigma or x/std"
             )
 
     def check(self, t_min: float, t_max: float) -> None:

@@ -2,7 +2,8 @@ r"""A denoiser in a chart, as the drift and diffusion that a solver integrates.
 
 Probability flow (Song et al. 2021, arXiv 2011.13456), in any chart of `sdeflow.chart`:
 
-    x/alpha: du = noise d rho    x/sigma: du = data d kappa    x: dx = alpha' data + sigma' noise
+    x/alpha: du = noise d rho      x/sigma: du = data d kappa      x/std: du = N d mu
+    x:       dx/dt = alpha' data + sigma' noise
 
 Reverse SDE with noise level eta (0 is the flow, 1 the usual reverse SDE), u = s x:
 
@@ -92,17 +93,28 @@ class _InChart:
         t = torch.as_tensor(t, dtype=torch.float64)
         return u * like(self.chart.weight(t), u)
 
+    def _prediction(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """N of du = N d mu."""
+        chart = self.chart
+        if chart.scale == "x/alpha":
+            return self.denoiser.noise(x, t, label)
+        if chart.scale == "x/sigma":
+            return self.denoiser.data(x, t, label)
+        # v alpha noise - sigma data by way of the velocity, which both follow from without a
+        # division by alpha or sigma.
+        alpha, sigma, n = chart.sde.alpha(t), chart.sde.sigma(t), chart.weight(t)
+        n2 = 1.0 if chart.sde.variance_preserving else alpha * alpha + sigma * sigma
+        a, b = (chart.variance - 1) * alpha * sigma / (n2 * n), n / n2
+        velocity = self.denoiser.velocity(x, t, label)
+        return like(a, x) * x + like(b, x) * velocity
+
     def _flow(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """du/d tau of the probability flow."""
-        chart, k = self.chart, self.chart.rate(t)
-        if chart.scale == "x/alpha":
-            rate = 1 / (chart.sde.alpha(t) ** 2 * k)
-            return self.denoiser.noise(x, t, label) * like(rate, x)
-        if chart.scale == "x/sigma":
-            rate = -1 / (chart.sde.sigma(t) ** 2 * k)
-            return self.denoiser.data(x, t, label) * like(rate, x)
+        chart = self.chart
+        if chart.scale != "x":
+            return self._prediction(x, t, label) * like(chart.measure_rate(t), x)
         if chart.sde.variance_preserving:
-            return self.denoiser.velocity(x, t, label) * like(1 / k, x)
+            return self.denoiser.velocity(x, t, label) * like(1 / chart.rate(t), x)
         a, b, out = self._linear(x, t, label)
         return like(a, x) * x + like(b, x) * out
 
@@ -112,12 +124,16 @@ class _InChart:
         to_data = convert(self.chart.sde, t, self.denoiser.prediction, "data")
         to_noise = convert(self.chart.sde, t, self.denoiser.prediction, "noise")
         data, noise = self.chart.sde.flow_coefficients(t)
-        # d(s x) = s dx + x ds, with s'/(s W) = -alpha'/(alpha W) or -sigma'/(sigma W).
-        own = torch.zeros_like(t)
-        if self.chart.scale == "x/alpha":
-            own = -data / self.chart.sde.alpha(t)
-        elif self.chart.scale == "x/sigma":
-            own = -noise / self.chart.sde.sigma(t)
+        # d(s x) = s dx + x ds, with s'/s = -n'/n for s = 1/n.
+        alpha, sigma = self.chart.sde.alpha(t), self.chart.sde.sigma(t)
+        own = {
+            "x": lambda: torch.zeros_like(t),
+            "x/alpha": lambda: -data / alpha,
+            "x/sigma": lambda: -noise / sigma,
+            "x/std": lambda: (
+                -(self.chart.variance * alpha * data + sigma * noise) / self.chart.weight(t) ** 2
+            ),
+        }[self.chart.scale]()
         per_tau = self.chart.state_scale(t) / self.chart.rate(t)
         a = per_tau * (data * to_data[0] + noise * to_noise[0] + own)
         b = per_tau * (data * to_data[1] + noise * to_noise[1])
@@ -144,12 +160,9 @@ class ProbabilityFlow(_InChart):
         return self._flow(self.from_chart(u, t), t, label)
 
     def prediction(self, tau: Tensor, u: Tensor, label: Tensor | None = None) -> Tensor:
-        """N of du = N d mu: the noise (x/alpha) or data (x/sigma) prediction."""
+        """N of du = N d mu: the noise (x/alpha), the data (x/sigma) or both (x/std)."""
         t = self.time(tau)
-        x = self.from_chart(u, t)
-        if self.chart.scale == "x/alpha":
-            return self.denoiser.noise(x, t, label)
-        return self.denoiser.data(x, t, label)
+        return self._prediction(self.from_chart(u, t), t, label)
 
     def measure(self, tau: np.ndarray) -> np.ndarray:
         """mu at solver times tau, any shape."""

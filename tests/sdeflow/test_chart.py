@@ -49,7 +49,9 @@ def test_measure(sde: SDE) -> None:
 
 @pytest.mark.parametrize("sde", SDES, ids=repr)
 def test_scales(sde: SDE) -> None:
-    for scale, size in [("x", 1 + 0 * T), ("x/alpha", sde.alpha(T)), ("x/sigma", sde.sigma(T))]:
+    std = torch.sqrt(0.4 * sde.alpha(T) ** 2 + sde.sigma(T) ** 2)
+    sizes = {"x": 1 + 0 * T, "x/alpha": sde.alpha(T), "x/sigma": sde.sigma(T), "x/std": std}
+    for scale, size in sizes.items():
         chart = Chart(sde, scale)
         assert torch.allclose(chart.state_scale(T), 1 / size)
         assert torch.allclose(chart.weight(T), size)
