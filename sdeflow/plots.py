@@ -373,7 +373,7 @@ def binned_loss(edges: ArrayLike, losses: Mapping[str, ArrayLike], caption: str 
         axes.set(xlabel="time t", ylabel="held-out loss per element", yscale="log")
         if edges[0] > 0:
             axes.set_xscale("log")
-        axes.legend(loc="upper right")
+        axes.legend(loc="best")
     return figure
 
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | bad input (`ValueError`, a usage error, an unreadable file) | one line | 2 |
 | numerical failure, after what succeeded was saved | one line | 3 |
-| interrupted from the keyboard | one line | 130 |
+| interrupted (control-C, or asked to end) | one line | 130 (128 + the signal's number) |
 | anything else is a bug in sdeflow | its traceback | 1 |
 
 Setting SDEFLOW_TRACEBACK=1 shows the traceback of the first two as well.
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -26,7 +28,15 @@ from sdeflow.cli.options import nearest
 
 __all__ = ["CommandGroup", "cli"]
 
-BAD_INPUT, NUMERICAL, INTERRUPTED = 2, 3, 130
+BAD_INPUT, NUMERICAL, SIGNAL = 2, 3, 128
+
+
+class Interrupted(Exception):
+    """A command was stopped from outside; training then says how to go on."""
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        super().__init__(str(error) or "interrupted")
+        self.signal = int(getattr(error, "signal", signal.SIGINT))
 
 
 class CommandGroup(click.Group):
@@ -53,21 +63,33 @@ class CommandGroup(click.Group):
             raise click.UsageError(f"there is no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+    def invoke(self, ctx: click.Context) -> Any:
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(error) from error
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        try:
+            code: Any = run()
         except click.Abort:
-            _fail("interrupted", INTERRUPTED)
+            _fail("interrupted", SIGNAL + signal.SIGINT)
+        except Interrupted as error:
+            _fail(str(error), SIGNAL + error.signal)
         except click.ClickException as error:
             _fail(error.format_message(), BAD_INPUT)
         except ValueError as error:
             _fail(str(error), BAD_INPUT)
-        except BrokenPipeError:
-            # The reader of our output has gone (`sdeflow solvers | head`): not an error of ours.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
         except OSError as error:
             _fail(f"{error.filename or 'file'}: {error.strerror or error}", BAD_INPUT)
         except FloatingPointError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from sdeflow.cli.options import common, emit
-from sdeflow.config import Option, TrainConfig, options
+from sdeflow.cli.options import common, emit, note
+from sdeflow.config import Option, TrainConfig, load_config, options
 
 
 def _help(option: Option) -> str:
@@ -39,11 +40,69 @@ def _flags(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _as_before(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """With `--resume RUN`, the run's own settings wherever the command line says nothing."""
+    saved = Path(values["resume"]) / "config.yaml"
+    if values["resume"] in ("never", "auto") or not saved.is_file():
+        return values
+    before = load_config(saved).to_dict()
+    silent = click.core.ParameterSource.DEFAULT
+    keep = [
+        n for n in before if ctx.get_parameter_source(n) is not silent or n in ("resume", "out")
+    ]
+    return {**before, **{name: values[name] for name in keep}}
+
+
 @click.command("train")
 @_flags
 @click.option("--dry-run", is_flag=True, help="Check everything, print the settings, and stop.")
 @common
-def command(dry_run: bool, as_json: bool, **values: Any) -> None:
-    """Train a model; everything about the run goes into one directory under --out."""
-    config = TrainConfig.from_dict(values)
-    emit(config.to_dict(), as_json, str(config))
+@click.pass_context
+def command(ctx: click.Context, /, dry_run: bool, as_json: bool, **values: Any) -> None:
+    """Train a model; all about the run goes into one directory under --out.
+
+    Examples: `sdeflow train --sde vp --etsdm`; `sdeflow train --data fashion-mnist --steps 2000`.
+    """
+    config = TrainConfig.from_dict(_as_before(ctx, values))
+    if dry_run:
+        from sdeflow.training import plan
+
+        summary = plan(config, note).summary()
+        emit(summary, as_json, _table(summary))
+        return
+
+    from sdeflow.report import write_run_figures
+    from sdeflow.run import list_runs
+    from sdeflow.training import train
+
+    run = train(config, say=note)
+    figures = write_run_figures(run.path)
+    (info,) = (info for info in list_runs(run.path.parent) if info.path == run.path)
+    result = {
+        "run": run.path,
+        "step": run.step,
+        "loss": run.last_loss,
+        "heldout": info.heldout,
+        "seconds": info.record.get("seconds"),
+        "figures": figures,
+        "config": run.config.to_dict(),
+    }
+    losses = f"loss {_number(run.last_loss)}, held out {_number(info.heldout)}"
+    lines = [
+        f"run       {run.path}  ({run.step} steps, {losses})",
+        *(f"figure    {path}" for path in figures),
+        f"sample    sdeflow sample {run.path}",
+    ]
+    emit(result, as_json, "\n".join(lines))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """A dry run's summary as lines of `name  value`."""
+    values = {**summary, **summary["config"]}
+    del values["config"]
+    width = max(map(len, values))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in values.items())
