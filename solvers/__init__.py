@@ -7,27 +7,36 @@
     print(solution.log.summary())
 
 The equations are those of the modules: `tableau` and `runge_kutta` (methods), `controller` (step
-sizes), `loop` (break points, statuses), `dense` (between the steps), `log` (what was done).
+sizes), `loop` (break points, statuses), `dense` (between the steps), `log` (what was done), and for stochastic
+equations `sde`, `sde_steps`, `brownian` and `noise`.
 """
 
+from .brownian import Brownian, BrownianPath
 from .controller import PI, PID, Controller, ErrorNorm, I
 from .log import Status, StepLog
+from .noise import NoiseSource, sample_seeds
 from .ode import odeint
 from .registry import Measure, MethodInfo, methods
+from .sde import sdeint
 from .solution import Solution, SolverError
 
 __all__ = [
     "PI",
     "PID",
+    "Brownian",
+    "BrownianPath",
     "Controller",
     "ErrorNorm",
     "I",
     "Measure",
     "MethodInfo",
+    "NoiseSource",
     "Solution",
     "SolverError",
     "Status",
     "StepLog",
     "methods",
     "odeint",
+    "sample_seeds",
+    "sdeint",
 ]

@@ -72,7 +72,7 @@ class PID:
         return "pid" if self.d else "pi" if self.p else "i"
 
     def factors(
-        self, error: Array, accepted: NDArray[np.bool_], history: Array, order: int | Array
+        self, error: Array, accepted: NDArray[np.bool_], history: Array, order: float | Array
     ) -> Array:
         """Factors by which the steps of all samples change; `history` is brought up to date.
 

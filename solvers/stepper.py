@@ -68,7 +68,7 @@ class Attempt:
         error: weighted error ratios (n,), not finite where the step failed; None without estimate.
         order: order of the formula, for the log.
         local_order: how the error scales with the step, `error ~ dt ** local_order`, for control;
-            an int, or one number per sample.
+            a number, or one per sample.
         dense: gives the coefficients (p + 1, n, ...) of the polynomial in theta that interpolates
             the step, by increasing power; None where there is none.
     """
@@ -76,7 +76,7 @@ class Attempt:
     y: Tensor
     error: Array | None
     order: int | NDArray[np.int64]
-    local_order: int | Array
+    local_order: float | Array
     dense: Callable[[], Tensor] | None = None
 
 
