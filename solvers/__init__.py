@@ -7,8 +7,8 @@
     print(solution.log.summary())
 
 The equations are those of the modules: `tableau` and `runge_kutta` (methods), `controller` (step
-sizes), `loop` (break points, statuses), `dense` (between the steps), `log` (what was done), and for stochastic
-equations `sde`, `sde_steps`, `brownian` and `noise`.
+sizes), `loop` (break points, statuses), `dense` (between the steps), `log` (what was done), and
+for stochastic equations `sde`, `sde_steps`, `brownian` and `noise`.
 """
 
 from .brownian import Brownian, BrownianPath
