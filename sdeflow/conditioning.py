@@ -254,7 +254,8 @@ def _edges(
         raise ValueError(
             f"edges={spacing!r}: choose time, sigma, log-snr, or give the edges themselves"
         )
-    return [*inner.tolist(), threshold]
+    # 15 digits: 0.06, not its neighbour 0.06000000000000001.
+    return [*(float(f"{edge:.15g}") for edge in inner.tolist()), threshold]
 
 
 def read_edges(path: str | Path) -> list[float]:

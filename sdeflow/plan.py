@@ -1,0 +1,160 @@
+"""What is settled before the first sample is drawn: chart, times, tolerances, noise level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from solvers import PI, PID, Controller, I
+
+from .chart import Chart, parse_chart
+from .denoiser import Predictor
+from .dynamics import ProbabilityFlow, ReverseSDE
+from .grids import time_grid
+from .oracle import Oracle
+from .samplers import Sampler, find_sampler
+from .sde import SDE, VP
+
+__all__ = ["CONTROLLERS", "Plan", "make_plan"]
+
+CONTROLLERS: dict[str, Callable[[], Controller]] = {"i": I, "pi": PI, "pid": PID}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is settled before the first sample is drawn.
+
+    Attributes:
+        times: (N + 1,) times of fixed steps, from t_start to t_end; None where tolerances rule.
+        t_start, t_end: the interval, in the order it is run through.
+        breaks: whether the solver is told the model's jumps.
+        grid: the spacing behind `times`, or None.
+        points: (T,) times at which states are kept, or None.
+    """
+
+    denoiser: Predictor
+    sampler: Sampler
+    chart: Chart
+    times: Tensor | None
+    t_start: float
+    t_end: float
+    breaks: bool
+    grid: str | None
+    eta: float
+    rtol: float
+    atol: float
+    controller: Controller
+    max_evaluations: int
+    points: Tensor | None = None
+
+    def dynamics(self) -> ProbabilityFlow | ReverseSDE:
+        """The flow, or the reverse SDE, that the method integrates."""
+        where = (self.denoiser, self.chart, self.t_start, self.t_end, self.breaks)
+        if self.sampler.kind == "sde":
+            return ReverseSDE(*where, eta=self.eta)
+        return ProbabilityFlow(*where)
+
+    def reversed(self) -> Plan:
+        """The same run from t_end to t_start."""
+        times = None if self.times is None else self.times.flip(0)
+        return replace(self, times=times, t_start=self.t_end, t_end=self.t_start)
+
+    def without_last_step(self) -> Plan:
+        """The same run up to the last but one time of its grid.
+
+        Raises:
+            ValueError: steps are not fixed, or there is only one.
+        """
+        if self.times is None:
+            raise ValueError("final='zero': needs fixed steps; give steps, or final='denoise'")
+        if len(self.times) < 3:
+            raise ValueError("final='zero': takes the place of the last step; give steps >= 2")
+        return replace(self, times=self.times[:-1], t_end=float(self.times[-2]))
+
+
+def make_plan(
+    denoiser: Predictor,
+    *,
+    solver: str,
+    steps: int | None,
+    rtol: float,
+    atol: float,
+    controller: str | Controller,
+    chart: str | Chart | None,
+    grid: str | None,
+    t_min: float,
+    t_max: float | None,
+    eta: float | None,
+    breaks: bool | None,
+    max_evaluations: int,
+    points: Tensor | None = None,
+) -> Plan:
+    """Check and complete the settings of `sdeflow.sample.sample`.
+
+    Raises:
+        ValueError: an argument out of range, unknown, or that the sampler cannot use.
+    """
+    sampler = find_sampler(solver)
+    for name, value in [("rtol", rtol), ("atol", atol)]:
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name}={value}: a tolerance must be 0 or more, for example 1e-3")
+    if isinstance(controller, str):
+        if controller not in CONTROLLERS:
+            raise ValueError(f"controller={controller!r}: choose one of {', '.join(CONTROLLERS)}")
+        controller = CONTROLLERS[controller]()
+    if eta is not None and eta != 0 and sampler.kind == "ode":
+        raise ValueError(f"eta={eta}: {solver} is deterministic; use a stochastic solver")
+    if grid is None and (steps is not None or not sampler.adaptive):
+        grid = sampler.grid
+    text = sampler.chart if chart is None else chart
+    made = text if isinstance(text, Chart) else parse_chart(text, denoiser.sde)
+    if t_max is None:
+        t_max = 1.0 if _starts_from_noise(denoiser, sampler, made, grid) else _last(denoiser.sde)
+    if not 0 < t_min < 1:
+        raise ValueError(f"t_min={t_min}: must be inside (0, 1), for example 1e-3")
+    if not t_min < t_max <= 1:
+        raise ValueError(f"t_max={t_max}: must be inside (t_min={t_min:g}, 1]")
+    times = None
+    if grid is not None:
+        steps = sampler.steps if steps is None else steps
+        times = time_grid(grid, denoiser.sde, steps, t_max, t_min)
+    return Plan(
+        denoiser,
+        sampler,
+        made,
+        times,
+        t_max,
+        t_min,
+        times is None if breaks is None else breaks,
+        grid,
+        sampler.eta if eta is None else eta,
+        rtol,
+        atol,
+        controller,
+        max_evaluations,
+        points,
+    )
+
+
+def _starts_from_noise(
+    denoiser: Predictor, sampler: Sampler, chart: Chart, grid: str | None
+) -> bool:
+    """Whether t = 1 will do: alpha(1) > 0, or nothing on the way divides by it."""
+    if denoiser.sde.has_signal_at(1.0):
+        return True
+    told = isinstance(denoiser, Oracle) or denoiser.prediction in ("data", "velocity")
+    try:
+        chart.check(0.5, 1.0)
+        if grid is not None:
+            time_grid(grid, chart.sde, 2, 1.0, 0.5)
+    except ValueError:
+        return False
+    return told and sampler.kind == "ode"
+
+
+def _last(sde: SDE) -> float:
+    """The time of the log-SNR that linear VP ends with, -5.02."""
+    return float(sde.time_of_log_snr(VP().log_snr(1.0)))

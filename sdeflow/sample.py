@@ -1,0 +1,370 @@
+r"""Sampling: denoiser + method + chart + grid or tolerances -> samples, with the log.
+
+    x(t_max) = prior_scale eps   ->   the flow or the reverse SDE down to t_min   ->   x
+
+Sample i's start and its noise depend on (seed, i) alone, so neither the batch size nor the order
+changes it. `encode` runs the flow the other way. What fails comes back with its status.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from solvers import Controller, Measure, Solution, SolverError, Status, odeint
+from solvers.noise import NoiseSource, sample_seeds
+from solvers.sde import sdeint
+
+from .chart import Chart
+from .denoiser import Predictor
+from .dynamics import ReverseSDE
+from .plan import Plan, make_plan
+from .samplers import DEFAULT_SOLVER
+from .samples import Samples, add_times, join_logs
+
+__all__ = ["Samples", "encode", "sample"]
+
+Progress = Callable[[float], None]
+
+
+def sample(
+    denoiser: Predictor,
+    shape: tuple[int, ...] | None = None,
+    *,
+    solver: str = DEFAULT_SOLVER,
+    steps: int | None = None,
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    controller: str | Controller = "pi",
+    chart: str | Chart | None = None,
+    grid: str | None = None,
+    t_min: float = 1e-3,
+    t_max: float | None = None,
+    eta: float | None = None,
+    final: Literal["none", "denoise", "zero"] = "none",
+    breaks: bool | None = None,
+    label: int | Tensor | None = None,
+    guidance: float = 1.0,
+    noise: Tensor | None = None,
+    count: int = 16,
+    batch_size: int | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    max_evaluations: int = 10_000,
+    trajectory: Tensor | None = None,
+    on_failure: Literal["raise", "return"] = "raise",
+    progress: Progress | None = None,
+) -> Samples:
+    """Draw samples from a model or an oracle.
+
+    Args:
+        denoiser: a `Denoiser` or an `Oracle`.
+        shape: shape of one sample; oracles and `noise` bring their own.
+        solver: a name out of `sdeflow.samplers.samplers()`.
+        steps: number of fixed steps; adaptive methods then run without control.
+        rtol: relative tolerance per step, of x.
+        atol: absolute tolerance per step, of x.
+        controller: i, pi, pid, or a controller of `solvers`.
+        chart: SCALE/CLOCK, or a `Chart`; the sampler's own by default.
+        grid: spacing of fixed steps (`sdeflow.grids`); the sampler's own by default.
+        t_min: where to stop, in (0, t_max).
+        t_max: where to start; 1, or less where alpha(1) = 0 and the model predicts the noise, or
+            the chart is infinite there.
+        eta: noise level of stochastic samplers; the sampler's own by default.
+        final: none; denoise: answer E[x_0 | x(t_min)] instead of x(t_min); zero: the same in
+            place of the last step, so that the grid ends at sigma = 0.
+        breaks: tell the solver where the model jumps in t; by default where steps are adaptive.
+        label: class label, one for all or (N,).
+        guidance: classifier-free guidance weight, 1 for none.
+        noise: (N, ...) standard normals to start from instead of the seed's.
+        count: number of samples N.
+        batch_size: samples integrated at once; all by default.
+        seed: seed of the whole run.
+        dtype: floating-point type of the state.
+        max_evaluations: of the model, per sample.
+        trajectory: (T,) times between t_max and t_min, falling, at which states are kept.
+        on_failure: "raise", or "return" to get every sample with its status.
+        progress: called with the share of the work done, in [0, 1].
+
+    Returns:
+        The samples, on the model's device.
+
+    Raises:
+        ValueError: an argument out of range, unknown, or that the sampler cannot use.
+        solvers.SolverError: a sample failed and `on_failure` is "raise".
+    """
+    shape = _sample_shape(denoiser, shape, noise)
+    count = len(noise) if noise is not None else count
+    if count < 1:
+        raise ValueError(f"count={count}: need at least 1 sample")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: need at least 1")
+    if final not in ("none", "denoise", "zero"):
+        raise ValueError(f"final={final!r}: choose none, denoise or zero")
+    labels = _labels(label, count, denoiser)
+    plan = whole = make_plan(
+        denoiser,
+        solver=solver,
+        steps=steps,
+        rtol=rtol,
+        atol=atol,
+        controller=controller,
+        chart=chart,
+        grid=grid,
+        t_min=t_min,
+        t_max=t_max,
+        eta=eta,
+        breaks=breaks,
+        max_evaluations=max_evaluations,
+        points=trajectory,
+    )
+    if final == "zero":
+        plan = whole.without_last_step()
+    if guidance != 1:
+        plan = replace(plan, denoiser=denoiser.given(guidance=guidance))
+    device = _device(denoiser)
+    seeds = sample_seeds(seed, count)
+    scale = denoiser.sde.prior_scale(plan.t_start)
+
+    def start(rows: slice) -> Tensor:
+        if noise is not None:
+            return noise[rows].to(dtype).to(device) * scale
+        source = NoiseSource(seeds[rows], shape, dtype=dtype, device=device)
+        return source.normal(0) * scale
+
+    out = _run(plan, start, count, batch_size, seeds, labels, on_failure, progress)
+    if final != "none":
+        out.x = _denoise(plan, out, labels, batch_size)
+    out.settings |= {
+        "seed": None if noise is not None else seed,
+        "final": final,
+        "guidance": guidance,
+        "label": label.tolist() if isinstance(label, Tensor) else label,
+        "t_min": whole.t_end,
+        "t_max": whole.t_start,
+        "steps": None if whole.times is None else len(whole.times) - 1,
+    }
+    return out
+
+
+def encode(
+    denoiser: Predictor,
+    x: Tensor,
+    *,
+    solver: str = DEFAULT_SOLVER,
+    steps: int | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    controller: str | Controller = "pi",
+    chart: str | Chart | None = None,
+    grid: str | None = None,
+    t_min: float = 1e-3,
+    t_max: float | None = None,
+    breaks: bool | None = None,
+    label: int | Tensor | None = None,
+    batch_size: int | None = None,
+    max_evaluations: int = 10_000,
+    on_failure: Literal["raise", "return"] = "raise",
+    progress: Progress | None = None,
+) -> Samples:
+    """The probability flow run forwards: from x at t_min to the latent at t_max.
+
+    Arguments are those of `sample`; x is (N, ...). The latents come back at the scale of x(t_max):
+    divided by `sde.prior_scale(t_max)` they are what `sample(noise=...)` takes.
+
+    Raises:
+        ValueError: as `sample`, or a stochastic solver.
+        solvers.SolverError: as `sample`.
+    """
+    plan = make_plan(
+        denoiser,
+        solver=solver,
+        steps=steps,
+        rtol=rtol,
+        atol=atol,
+        controller=controller,
+        chart=chart,
+        grid=grid,
+        t_min=t_min,
+        t_max=t_max,
+        eta=None,
+        breaks=breaks,
+        max_evaluations=max_evaluations,
+    ).reversed()
+    if plan.sampler.kind != "ode":
+        raise ValueError(f"solver={solver!r}: encoding follows the flow; use an ODE solver")
+    x = x.to(_device(denoiser))
+    labels = _labels(label, len(x), denoiser)
+    seeds = sample_seeds(0, len(x))
+    out = _run(plan, lambda rows: x[rows], len(x), batch_size, seeds, labels, on_failure, progress)
+    steps = None if plan.times is None else len(plan.times) - 1
+    out.settings |= {"t_min": plan.t_start, "t_max": plan.t_end, "steps": steps}
+    return out
+
+
+def _sample_shape(
+    denoiser: Predictor, shape: tuple[int, ...] | None, noise: Tensor | None
+) -> tuple[int, ...]:
+    if noise is not None:
+        if shape is not None and tuple(noise.shape[1:]) != tuple(shape):
+            raise ValueError(f"noise: shape {tuple(noise.shape)}, need (N, {shape})")
+        return tuple(noise.shape[1:])
+    if shape is None:
+        shape = getattr(denoiser, "data_shape", None)
+    if shape is None:
+        raise ValueError("shape=None: say the shape of one sample, for example (1, 28, 28)")
+    return tuple(shape)
+
+
+def _device(denoiser: Predictor) -> torch.device:
+    if isinstance(denoiser, nn.Module):
+        for parameter in denoiser.parameters():
+            return parameter.device
+    return torch.device("cpu")
+
+
+def _labels(label: int | Tensor | None, count: int, denoiser: Predictor) -> Tensor | None:
+    """(N,) labels on the model's device, checked against its number of classes."""
+    if label is None:
+        return None
+    labels = torch.as_tensor(label, dtype=torch.int64)
+    classes = getattr(getattr(denoiser, "network", denoiser), "num_classes", None)
+    if not classes:
+        raise ValueError(f"label={label}: this model was not trained with labels; leave it out")
+    if int(labels.min()) < 0 or int(labels.max()) > classes:
+        raise ValueError(f"label={label}: labels run from 0 to {classes - 1}")
+    if labels.dim() and len(labels) != count:
+        raise ValueError(f"label: {len(labels)} labels for {count} samples")
+    return labels.expand(count).to(_device(denoiser))
+
+
+@torch.no_grad()
+def _run(
+    plan: Plan,
+    start: Callable[[slice], Tensor],
+    count: int,
+    batch_size: int | None,
+    seeds: Tensor,
+    labels: Tensor | None,
+    on_failure: Literal["raise", "return"],
+    progress: Progress | None,
+) -> Samples:
+    """Integrate batch after batch, and join the results and the logs."""
+    began = time.perf_counter()
+    size = count if batch_size is None else min(batch_size, count)
+    parts: list[Solution] = []
+    for low in range(0, count, size):
+        rows = slice(low, min(low + size, count))
+        done, share = low / count, (rows.stop - low) / count
+
+        def report(within: float, done: float = done, share: float = share) -> None:
+            if progress is not None:
+                progress(done + share * within)
+
+        args = () if labels is None else (labels[rows],)
+        parts.append(_integrate(plan, start(rows), seeds[rows], args, report))
+    if progress is not None:
+        progress(1.0)
+    log = join_logs([part.log for part in parts])
+    chart = plan.chart
+    ends = [torch.from_numpy(np.asarray(p.t)) for p in parts]
+    dynamics = plan.dynamics()
+    reached = [dynamics.time(end) for end in ends]
+    add_times(log, dynamics)
+    x = torch.cat([dynamics.from_chart(p.y, t) for p, t in zip(parts, reached, strict=True)])
+    status = np.concatenate([p.status for p in parts])
+    t = torch.cat(reached).numpy()
+    t[status == Status.ok] = plan.t_end
+    path = None
+    if plan.points is not None:
+        states = torch.cat([p.trajectory for p in parts if p.trajectory is not None], dim=1)
+        path = torch.stack(
+            [dynamics.from_chart(u, t_k) for u, t_k in zip(states, plan.points, strict=True)]
+        )
+    failed = [p for p in parts if not p.ok.all()]
+    if failed and on_failure == "raise":
+        raise SolverError(failed[0])
+    settings = {
+        "solver": plan.sampler.name,
+        "method": plan.sampler.method,
+        "chart": chart.name,
+        "grid": plan.grid,
+        "rtol": plan.rtol if plan.times is None else None,
+        "atol": plan.atol if plan.times is None else None,
+        "controller": plan.controller.name if plan.times is None else None,
+        "eta": plan.eta,
+        "breaks": list(plan.denoiser.breaks) if plan.breaks else [],
+        "times": None if plan.times is None else plan.times.tolist(),
+    }
+    failure = failed[0].failures() if failed else ""
+    return Samples(x, t, status, log, settings, time.perf_counter() - began, path, failure)
+
+
+def _integrate(
+    plan: Plan, x: Tensor, seeds: Tensor, args: tuple[Tensor, ...], report: Progress
+) -> Solution:
+    """One batch, from x at t_start, in the chart."""
+    dynamics = plan.dynamics()
+    span = dynamics.tau1 - dynamics.tau0
+
+    def watched(field: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(tau: Tensor, u: Tensor, *more: Tensor) -> Tensor:
+            report(min(1.0, max(0.0, float(tau.mean() - dynamics.tau0) / span)))
+            return field(tau, u, *more)
+
+        return call
+
+    u0 = dynamics.to_chart(x, plan.t_start)
+    grid = None
+    if plan.times is not None:
+        tau = plan.chart.tau(plan.times).clone()
+        tau[0], tau[-1] = dynamics.tau0, dynamics.tau1
+        grid = tau.numpy()
+    points = None
+    if plan.points is not None:
+        points = plan.chart.tau(plan.points.double()).numpy()
+    common: dict[str, Any] = {
+        "method": plan.sampler.method,
+        "rtol": plan.rtol,
+        "atol": plan.atol,
+        "grid": grid,
+        "controller": plan.controller if grid is None else None,
+        "breaks": dynamics.breaks,
+        "weight": dynamics.weight,
+        "max_evaluations": plan.max_evaluations,
+        "args": args,
+        "trajectory": points,
+        "on_failure": "return",
+    }
+    if isinstance(dynamics, ReverseSDE):
+        return sdeint(
+            watched(dynamics.drift), dynamics.diffusion, u0, dynamics.tau0, dynamics.tau1,
+            seeds=seeds, **common,
+        )  # fmt: skip
+    if plan.sampler.multistep:
+        measure = Measure(dynamics.measure, dynamics.density)
+        return odeint(
+            watched(dynamics.prediction), u0, dynamics.tau0, dynamics.tau1, measure=measure,
+            **common,
+        )  # fmt: skip
+    return odeint(watched(dynamics), u0, dynamics.tau0, dynamics.tau1, **common)
+
+
+def _denoise(plan: Plan, out: Samples, labels: Tensor | None, batch_size: int | None) -> Tensor:
+    """E[x_0 | x] at the time each sample reached; one more evaluation, counted."""
+    size = batch_size or len(out.x)
+    parts = []
+    for low in range(0, len(out.x), size):
+        rows = slice(low, low + size)
+        label = None if labels is None else labels[rows]
+        with torch.no_grad():
+            parts.append(plan.denoiser.data(out.x[rows], torch.from_numpy(out.t[rows]), label))
+        out.log.calls += 1
+    out.log.evaluations += 1
+    return torch.cat(parts)

@@ -1,0 +1,107 @@
+"""What sampling gives back: the samples, each one's status, every attempted step, the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers import Status, StepLog
+
+from .dynamics import ProbabilityFlow, ReverseSDE
+
+__all__ = ["Samples", "add_times", "join_logs"]
+
+
+@dataclass
+class Samples:
+    """What a run of a sampler gives back.
+
+    Attributes:
+        x: (N, ...) the samples; where a sample failed, its last accepted state.
+        t: (N,) float64 the time each reached.
+        status: (N,) int64 values of `solvers.Status`.
+        log: every attempt of every sample, with columns time, time_end, sigma and log_snr added.
+        settings: what produced it: solver, chart, grid or tolerances, times, breaks, seed.
+        seconds: wall time.
+        trajectory: (T, N, ...) states at the times asked for, or None.
+    """
+
+    x: Tensor
+    t: np.ndarray
+    status: np.ndarray
+    log: StepLog
+    settings: dict[str, Any]
+    seconds: float
+    trajectory: Tensor | None = None
+    failure: str = field(default="", repr=False)
+
+    @property
+    def ok(self) -> np.ndarray:
+        """Which samples reached the end, (N,) bool."""
+        good: np.ndarray = self.status == Status.ok
+        return good
+
+    def summary(self) -> dict[str, Any]:
+        """The settings and the costs, ready for JSON."""
+        evaluations = self.log.evaluations
+        accepted = int(np.count_nonzero(self.log.accepted))
+        counts = {s.name: int(np.count_nonzero(self.status == s)) for s in Status}
+        return {
+            **self.settings,
+            "count": len(self.x),
+            "evaluations": {
+                "min": int(evaluations.min()),
+                "mean": float(evaluations.mean()),
+                "max": int(evaluations.max()),
+            },
+            "calls": int(self.log.calls),
+            "accepted": accepted,
+            "rejected": len(self.log) - accepted,
+            "status": counts,
+            "seconds": self.seconds,
+        }
+
+    def caption(self) -> str:
+        """The settings in one line, for figures."""
+        s = self.settings
+        how = (
+            f"rtol {s['rtol']:g}, atol {s['atol']:g}, {s['controller']} control"
+            if s["grid"] is None
+            else f"{s['steps']} steps, {s['grid']} grid"
+        )
+        told = f", {len(s['breaks'])} breaks" if s["breaks"] else ""
+        return f"{s['solver']} in {s['chart']}, {how}, t {s['t_max']:g} to {s['t_min']:g}{told}"
+
+
+def join_logs(logs: list[StepLog]) -> StepLog:
+    """One log of all batches, samples numbered through."""
+    if len(logs) == 1:
+        return logs[0]
+    whole = StepLog(sum(log.batch for log in logs))
+    offset = 0
+    for log in logs:
+        whole.record(
+            log.sample + offset, log.t, log.dt, log.error, log.accepted, log.stages, log.order
+        )
+        whole.evaluations[offset : offset + log.batch] = log.evaluations
+        whole.calls += log.calls
+        offset += log.batch
+    whole.finish()
+    return whole
+
+
+def add_times(log: StepLog, dynamics: ProbabilityFlow | ReverseSDE) -> None:
+    """Where each attempt starts and ends, in t, and the noise there."""
+    start = dynamics.time(torch.from_numpy(log.t))
+    end = dynamics.time(torch.from_numpy(log.t + log.dt))
+    sde = dynamics.chart.sde
+    log.extra |= {
+        "time": start.numpy(),
+        "time_end": end.numpy(),
+        "sigma": sde.sigma(start).numpy(),
+        "log_snr": sde.log_snr(start).numpy(),
+    }
