@@ -425,17 +425,22 @@ def make_conditioning_from(config: TrainConfig, sde: SDE) -> Conditioning:
 
 
 def make_network_from(
-    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int | None
+    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int
 ) -> nn.Module:
     """The network of `config` for samples of shape `data_shape`."""
     from sdeflow.networks import make_network
 
-    classes = num_classes if config.class_condition else None
-    return make_network(config.network, config.size, data_shape=data_shape, num_classes=classes)
+    return make_network(
+        config.network,
+        config.size,
+        data_shape=data_shape,
+        num_classes=num_classes if config.class_condition else 0,
+        condition=config.condition,
+    )
 
 
 def make_denoiser_from(
-    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int | None
+    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int
 ) -> Denoiser:
     """Network, SDE and conditioning of `config`, put together."""
     from sdeflow.denoiser import Denoiser

@@ -1,0 +1,195 @@
+"""Runs: what a training left in its directory, and how to use it again.
+
+    runs/NAME/
+      config.yaml      the settings that reproduce the run
+      run.json         where it stands: status, step, losses, versions
+      metrics.jsonl    a line per measurement
+      checkpoints/     weights, their average, the optimiser
+      samples/  wandb/
+
+Only a checkpoint is needed to load a run: it holds the settings as well. Nothing in a run
+directory is executed on loading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import TrainConfig, make_denoiser_from
+
+if TYPE_CHECKING:
+    from .denoiser import Denoiser
+
+__all__ = ["Run", "RunInfo", "latest_run", "list_runs", "load_run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with its history.
+
+    Attributes:
+        path: the run directory.
+        config: its settings, resolved.
+        denoiser: the model with averaged weights, in evaluation mode.
+        data_shape: shape of one sample.
+        num_classes: number of classes of the data, 0 where it has none.
+        step: optimiser steps behind the weights.
+        last_loss: mean training loss over the last logged steps; None before the first.
+    """
+
+    path: Path
+    config: TrainConfig
+    denoiser: Denoiser
+    data_shape: tuple[int, ...]
+    num_classes: int
+    step: int
+    last_loss: float | None
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as lists show it; read without loading a model.
+
+    Attributes:
+        path: the run directory.
+        name: its name.
+        status: running, stopped, finished or unknown; a killed run stays "running".
+        step: steps taken, as of the last checkpoint.
+        steps: steps wanted.
+        last_loss: training loss, or None.
+        heldout: held-out loss, or None.
+        updated: seconds since 1970 of the last change.
+        record: all of ``run.json``.
+    """
+
+    path: Path
+    name: str
+    status: str
+    step: int
+    steps: int | None
+    last_loss: float | None
+    heldout: float | None
+    updated: float
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, whole or not."""
+        return _has_checkpoint(self.path)
+
+
+def _has_checkpoint(path: Path) -> bool:
+    return any((path / "checkpoints").glob("step-*/state.json"))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _info(path: Path) -> RunInfo:
+    """What ``run.json`` says; a missing or damaged one leaves gaps."""
+    try:
+        record = json.loads((path / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        record = {}
+    if not isinstance(record, dict):
+        record = {}
+    steps = _number(record.get("steps"))
+    return RunInfo(
+        path=path,
+        name=path.name,
+        status=str(record.get("status", "unknown")),
+        step=int(_number(record.get("step")) or 0),
+        steps=None if steps is None else int(steps),
+        last_loss=_number(record.get("loss")),
+        heldout=_number(record.get("heldout")),
+        updated=_number(record.get("updated")) or path.stat().st_mtime,
+        record=record,
+    )
+
+
+def list_runs(root: str | Path = "runs") -> list[RunInfo]:
+    """The runs under a directory, the latest changed last; empty where there is no directory."""
+    root = Path(root)
+    found = []
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if (path / "run.json").is_file() or (path / "checkpoints").is_dir():
+            found.append(_info(path))
+    return sorted(found, key=lambda info: info.updated)
+
+
+def latest_run(root: str | Path = "runs") -> Path:
+    """The directory of the run that changed last, among those with a checkpoint.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for info in reversed(list_runs(root)):
+        if info.has_checkpoint:
+            return info.path
+    raise ValueError(f"there is no trained run under {root}: make one with `sdeflow train`")
+
+
+def _directory(run: str | Path, root: str | Path) -> Path:
+    """The run directory meant by a path, or by a name under `root`."""
+    path = Path(run)
+    if path.is_dir():
+        return path
+    if len(path.parts) == 1 and (Path(root) / path).is_dir():
+        return Path(root) / path
+    from .config import nearest
+
+    near = nearest(path.name, [info.name for info in list_runs(root)])
+    hint = f"did you mean {Path(root) / near}?" if near else "train one with `sdeflow train`"
+    raise ValueError(f"there is no run {run}: {hint}")
+
+
+def load_run(
+    run: str | Path,
+    *,
+    root: str | Path = "runs",
+    step: int | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Run:
+    """Load a run's model.
+
+    Args:
+        run: a run directory, or the name of one under `root`.
+        root: where named runs are.
+        step: which checkpoint; None for the latest that is whole.
+        warn: told, in a line, when the latest is damaged and an older one is used.
+
+    Raises:
+        ValueError: no such run, no checkpoint in it, or only damaged ones.
+    """
+    from .training.checkpoint import latest_checkpoint, load_checkpoint
+
+    path = _directory(run, root)
+    checkpoints = path / "checkpoints"
+    if step is None:
+        found = latest_checkpoint(checkpoints, ("ema",), warn)
+        if found is None:
+            raise ValueError(
+                f"{path} has no checkpoint: wait for the first one, or train with `sdeflow train`"
+            )
+        checkpoint, tensors = found[0], found[1]["ema"]
+    else:
+        checkpoint = load_checkpoint(checkpoints / f"step-{step:08d}")
+        tensors = checkpoint.tensors("ema")
+    state = checkpoint.state
+    config = TrainConfig.from_dict(state["config"])
+    shape = tuple(state["data_shape"])
+    denoiser = make_denoiser_from(config, shape, state["num_classes"])
+    try:
+        denoiser.network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint {checkpoint.path} does not fit its own network: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+    denoiser.requires_grad_(False).eval()
+    return Run(path, config, denoiser, shape, state["num_classes"], checkpoint.step, state["loss"])

@@ -1,0 +1,251 @@
+"""Checkpoints that survive a kill at any byte, and never execute anything.
+
+A checkpoint is a directory ``step-XXXXXXXX`` of safetensors files and one ``state.json``, which
+holds the format version, the SHA-256 of every tensor file and, last, its own. It is written beside
+its place under a hidden name, flushed to the disk and renamed: a directory with the final name is
+complete, or was damaged later, which the checksums show. Optimiser state is tensors and JSON too;
+nothing is pickled.
+
+    checkpoints/
+      step-00001000/  model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+      latest.json  best.json      which steps those are; for people and other tools
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "checkpoint_steps",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "optimizer_tensors",
+    "prune_checkpoints",
+    "restore_optimizer",
+    "save_checkpoint",
+    "write_json",
+]
+
+FORMAT = 1
+STATE = "state.json"
+NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose state has been verified; its tensors are verified as they are read.
+
+    Attributes:
+        path: its directory.
+        step: optimiser steps taken.
+        state: the content of ``state.json``.
+    """
+
+    path: Path
+    step: int
+    state: Mapping[str, Any]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of ``NAME.safetensors``, on the host.
+
+        Raises:
+            ValueError: the file is missing, or is not the one that was written.
+        """
+        file = self.path / f"{name}.safetensors"
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise ValueError(f"checkpoint {self.path}: {file.name}: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != self.state["files"].get(file.name):
+            raise ValueError(
+                f"checkpoint {self.path}: {file.name} is damaged (checksum differs); "
+                "delete this checkpoint, an older one will be used"
+            )
+        try:
+            return safetensors.torch.load(content)
+        except SafetensorError as error:
+            raise ValueError(f"checkpoint {self.path}: {file.name}: {error}") from None
+
+
+def _canonical(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, allow_nan=False)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    """Wait until the names in a directory are on the disk, where the platform can."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Replace a JSON file atomically."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    _write(beside, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    beside.replace(path)
+    _flush_directory(path.parent)
+
+
+def save_checkpoint(
+    root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
+    """Write a checkpoint; on return it is on the disk.
+
+    Args:
+        root: the directory of checkpoints; made where it is missing.
+        step: optimiser steps taken.
+        tensors: file name, without suffix, to named tensors.
+        state: plain values, all numbers finite.
+
+    Returns:
+        Its directory, ``root/step-XXXXXXXX``; one that was there is replaced.
+
+    Raises:
+        OSError: the disk is full or not writable; what was there before is untouched.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    place, beside = root / f"step-{step:08d}", root / f".step-{step:08d}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        files = {}
+        for name, named in tensors.items():
+            host = {key: value.detach().cpu().contiguous() for key, value in named.items()}
+            content = safetensors.torch.save(host)
+            files[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
+            _write(beside / f"{name}.safetensors", content)
+        values = {"format": FORMAT, "step": step, "files": files, **state}
+        digest = hashlib.sha256(_canonical(values).encode()).hexdigest()
+        _write(beside / STATE, json.dumps({**values, "sha256": digest}, indent=1).encode())
+        _flush_directory(beside)
+        if place.exists():
+            old = root / f".old-{place.name}.{os.getpid()}"
+            place.rename(old)
+            beside.rename(place)
+            shutil.rmtree(old)
+        else:
+            beside.rename(place)
+        _flush_directory(root)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return place
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify the state of one checkpoint.
+
+    Raises:
+        ValueError: it is missing, damaged, or of a later format; one line, with the reason.
+    """
+    try:
+        values = json.loads((path / STATE).read_bytes())
+        digest = values.pop("sha256")
+        damaged = hashlib.sha256(_canonical(values).encode()).hexdigest() != digest
+    except OSError as error:
+        raise ValueError(f"checkpoint {path}: {STATE}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        damaged = True
+    if damaged:
+        raise ValueError(f"checkpoint {path}: {STATE} is damaged; delete this checkpoint")
+    if values["format"] > FORMAT:
+        raise ValueError(
+            f"checkpoint {path} has format {values['format']}, this version reads up to {FORMAT}: "
+            "install a later sdeflow"
+        )
+    return Checkpoint(path, values["step"], values)
+
+
+def checkpoint_steps(root: Path) -> list[int]:
+    """The steps of which there is a checkpoint under `root`, ascending; nothing is verified."""
+    if not root.is_dir():
+        return []
+    names = (NAME.fullmatch(item.name) for item in root.iterdir() if item.is_dir())
+    return sorted(int(match[1]) for match in names if match)
+
+
+def latest_checkpoint(
+    root: Path, files: Iterable[str] = (), warn: Callable[[str], None] | None = None
+) -> tuple[Checkpoint, dict[str, dict[str, Tensor]]] | None:
+    """The latest checkpoint that is whole, and the tensors of `files`; None where there is none.
+
+    Args:
+        root: the directory of checkpoints.
+        files: the tensor files wanted, without suffix; only these are verified.
+        warn: told, in one line, of each damaged checkpoint that was passed over.
+
+    Raises:
+        ValueError: there are checkpoints and all are damaged.
+    """
+    reasons = []
+    for step in reversed(checkpoint_steps(root)):
+        try:
+            found = load_checkpoint(root / f"step-{step:08d}")
+            loaded = {name: found.tensors(name) for name in files}
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons if warn else ():
+            assert warn is not None
+            warn(f"{reason}: using step {found.step} instead")
+        return found, loaded
+    if reasons:
+        raise ValueError(f"no whole checkpoint under {root}: {reasons[0]}")
+    return None
+
+
+def prune_checkpoints(root: Path, keep: Iterable[int]) -> None:
+    """Delete every checkpoint but those of the steps in `keep`, and what a kill left half written."""
+    kept = {f"step-{step:08d}" for step in keep}
+    for item in root.iterdir():
+        stale = item.name.startswith((".step-", ".old-step-"))
+        if item.is_dir() and (stale or (NAME.fullmatch(item.name) and item.name not in kept)):
+            shutil.rmtree(item, ignore_errors=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The per-parameter state of an optimiser as tensors named ``PARAMETER.KEY``."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": torch.as_tensor(value).clone() for index, of in state.items() for key, value in of.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; settings such as the learning rate are kept.
+
+    Raises:
+        ValueError: the tensors are of other parameters.
+    """
+    own = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"optimiser state does not fit the network: {error}") from None

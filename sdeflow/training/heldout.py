@@ -1,0 +1,98 @@
+r"""The loss on held-out data, in all and per bin of t, on probes that never change.
+
+Each bin [a_i, b_i) of `time_bins` holds the same number of probes (x_0, t, eps), t stratified
+inside the bin. With e the squared error at a probe and p the training density of t,
+
+    per bin     mean of |eps-hat - eps|^2 / d, in noise units: comparable between predictions,
+                weightings and time distributions
+    in all      sum_i (b_i - a_i) mean_i[ p(t) w(t) e ], the training objective
+
+The probes are the same for every checkpoint and every run with the same data and seed, so
+differences are the network's, not the draw's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from .draws import seed_of
+from .loss import DenoisingLoss, time_bins
+
+__all__ = ["HeldOut", "HeldOutLoss"]
+
+PER_BIN = 32  # probes: the spread of a bin's loss between draws is then a few per cent
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Result of an evaluation.
+
+    Attributes:
+        loss: the training objective on held-out data.
+        bins: mean squared error of the noise per bin.
+    """
+
+    loss: float
+    bins: tuple[float, ...]
+
+
+class HeldOut:
+    """Fixed probes of a denoiser.
+
+    Args:
+        loss: the training loss; gives the density of t and the weights.
+        data: held-out samples (N, ...).
+        labels: their classes (N,), or None.
+        device: where the network is.
+        batch_size: probes evaluated together.
+        seed: of the probes.
+
+    Attributes:
+        edges: edges of the bins.
+    """
+
+    def __init__(
+        self,
+        loss: DenoisingLoss,
+        data: Tensor,
+        labels: Tensor | None,
+        device: torch.device,
+        batch_size: int,
+        seed: int = 0,
+    ) -> None:
+        self.loss, self.device, self.batch_size = loss, device, batch_size
+        self.edges = time_bins(loss.time.t_min, loss.time.t_max)
+        low = torch.tensor(self.edges[:-1], dtype=torch.float64)
+        high = torch.tensor(self.edges[1:], dtype=torch.float64)
+        generator = torch.Generator().manual_seed(seed_of(seed, "heldout"))
+        count = PER_BIN * len(low)
+        share = torch.rand(len(low), PER_BIN, generator=generator, dtype=torch.float64)
+        share = (torch.arange(PER_BIN, dtype=torch.float64) + share) / PER_BIN
+        self.t = (low[:, None] + (high - low)[:, None] * share).flatten()
+        self._width = high - low
+        rows = torch.randperm(max(count, len(data)), generator=generator)[:count] % len(data)
+        self.x_0 = data[rows]
+        self.labels = None if labels is None else labels[rows]
+        self.seed = seed
+
+    @torch.no_grad()
+    def evaluate(self, denoiser: Denoiser) -> HeldOutLoss:
+        """Errors of the denoiser on the probes, its network in its own precision (no autocast)."""
+        errors = torch.empty(len(self.t), dtype=torch.float64)
+        generator = torch.Generator(self.device)
+        for first in range(0, len(self.t), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            t, x_0 = self.t[rows], self.x_0[rows].to(self.device)
+            label = None if self.labels is None else self.labels[rows].to(self.device)
+            generator.manual_seed(seed_of(self.seed, "heldout", first))
+            noise = torch.randn(x_0.shape, generator=generator, device=self.device)
+            output = denoiser.raw(self.loss.sde.perturb(x_0, t, noise), t, label)
+            errors[rows] = self.loss.errors(output, x_0, noise, t).cpu().double()
+        density = self.loss.time.density(self.t) * self.loss.weight(self.t)
+        objective = (density * errors).view(-1, PER_BIN).mean(1)
+        in_noise = (self.loss.noise_factor(self.t) * errors).view(-1, PER_BIN).mean(1)
+        return HeldOutLoss(float(self._width @ objective), tuple(in_noise.tolist()))

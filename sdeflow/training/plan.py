@@ -1,0 +1,276 @@
+"""What a run will be, worked out before anything is written.
+
+`plan` loads the data, replaces every "auto" by a value, builds the network, and finds the run
+directory and, when resuming, the checkpoint to go on from. Everything that can be refused is
+refused here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import (
+    ARCHITECTURE,
+    PLACE,
+    TrainConfig,
+    make_denoiser_from,
+    make_sde_from,
+)
+from ..data import Dataset, load_data
+from ..denoiser import Denoiser
+from ..sde import SDE
+from .checkpoint import Checkpoint, checkpoint_steps, latest_checkpoint
+from .draws import seed_of
+
+__all__ = ["Plan", "default_name", "device_of", "plan", "resolve"]
+
+Tensors = dict[str, dict[str, Tensor]]
+RESUMED = ("model", "ema", "optimizer")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a training run starts from.
+
+    Attributes:
+        config: the settings, none of them "auto" except the device.
+        dataset: the data.
+        denoiser: network, process and conditioning; fresh weights, on the host.
+        directory: the run directory; not made yet.
+        checkpoint: what to go on from, or None.
+        tensors: the checkpoint's tensors: model, ema, optimizer.
+    """
+
+    config: TrainConfig
+    dataset: Dataset
+    denoiser: Denoiser
+    directory: Path
+    checkpoint: Checkpoint | None
+    tensors: Tensors
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.dataset.train.shape[1:])
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(weight.numel() for weight in self.denoiser.parameters())
+
+    def summary(self) -> dict[str, Any]:
+        """What a dry run prints: plain values."""
+        assert self.config.batch_size is not None
+        assert self.config.steps is not None
+        train = len(self.dataset.train)
+        return {
+            "directory": str(self.directory),
+            "resumes_from_step": self.checkpoint.step if self.checkpoint else None,
+            "data": self.config.data,
+            "data_shape": list(self.data_shape),
+            "train_samples": train,
+            "heldout_samples": len(self.dataset.heldout),
+            "num_classes": self.dataset.num_classes,
+            "parameters": self.parameters,
+            "epochs": round(self.config.steps * self.config.batch_size / train, 2),
+            "conditioning": repr(self.denoiser.conditioning),
+            "config": self.config.to_dict(),
+        }
+
+
+def device_of(name: str) -> torch.device:
+    """The device that `name` means: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        ValueError: an unknown device, or one that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        known = "choose auto, cpu, cuda, cuda:N or mps"
+        why = "this machine does not have it" if device.type in there else known
+        raise ValueError(f"--device is {name!r}: {why}")
+    return device
+
+
+def _end(config: TrainConfig, sde: SDE) -> float:
+    """The largest training time, where it is left open."""
+    needs_signal = (
+        config.predict in ("noise", "score")
+        or config.time_distribution in ("log-snr", "log-normal")
+        or config.weighting == "likelihood"
+    )
+    return 0.999 if needs_signal and not sde.has_signal_at(1.0) else 1.0
+
+
+def _precision(config: TrainConfig) -> str:
+    """The arithmetic of the network: the fastest that is safe on the device.
+
+    bf16 on GPUs that have it. On CPUs fp32: the U-Nets of the smaller sizes are limited by
+    overheads that bf16 adds to, see docs/performance.md.
+    """
+    device = device_of(config.device)
+    if config.precision == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ValueError("--precision is fp16, which needs a GPU: choose bf16 or fp32")
+    return config.precision
+
+
+def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """Replace every "auto" by the value it stands for on these data.
+
+    Raises:
+        ValueError: the device or the precision is not to be had here.
+    """
+    shape = dataset.train.shape[1:]
+    pixels = math.prod(shape)
+    small = pixels <= 256
+    steps = config.steps if config.steps is not None else (3000 if small else 5000)
+    chosen: dict[str, Any] = {
+        "t_max": _end(config, make_sde_from(config)),
+        "flips": dataset.flips,
+        "steps": steps,
+        "batch_size": 128 if small else 64,
+        "lr": 2e-3 if small else 1e-3,
+        "warmup": min(1000, steps // 20),
+        "ema": 0.999,
+        "checkpoint_every": max(1, min(5000, -(-steps // 10))),
+    }
+    values = config.to_dict()
+    for name, value in chosen.items():
+        if values[name] is None:
+            values[name] = value
+    values["precision"] = _precision(config)
+    values["data_dir"] = config.data_dir
+    resolved = TrainConfig.from_dict(values)
+    if resolved.class_condition and not dataset.num_classes:
+        raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
+    return resolved
+
+
+def default_name(config: TrainConfig) -> str:
+    """A name that says what is trained: data, process, schedule and conditioning."""
+    kind, _, path = config.data.partition(":")
+    parts = [f"{kind}-{Path(path).stem}" if path else kind, config.sde]
+    if config.sde in ("vp", "subvp") and config.schedule != "linear":
+        parts.append(config.schedule)
+    if config.condition != "time":
+        parts.append(config.condition)
+    if config.etsdm:
+        parts.append("etsdm")
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(parts)).strip("-.")[:100]
+
+
+def _place(config: TrainConfig) -> tuple[Path, bool]:
+    """The run directory, and whether to look for a checkpoint in it."""
+    if config.resume not in ("never", "auto"):
+        directory = Path(config.resume)
+        if not checkpoint_steps(directory / "checkpoints"):
+            raise ValueError(
+                f"--resume is {config.resume}: no checkpoint is there; give a run directory, "
+                "or auto"
+            )
+        return directory, True
+    root = Path(config.out)
+    if config.name is not None:
+        directory = root / config.name
+        if config.resume == "never" and directory.exists():
+            raise ValueError(
+                f"--name is {config.name}: {directory} exists; choose another name, or go on "
+                "with --resume auto"
+            )
+        return directory, config.resume == "auto"
+    stem = default_name(config)
+    taken, number = None, 1
+    while (directory := root / (stem if number == 1 else f"{stem}-{number}")).exists():
+        taken, number = directory, number + 1
+    if config.resume == "auto" and taken is not None:
+        return taken, True
+    return directory, False
+
+
+def _adopt(config: TrainConfig, saved: TrainConfig, directory: Path) -> TrainConfig:
+    """The settings to go on with: those given, and for each "auto" what the run had.
+
+    Raises:
+        ValueError: the network would be another one; names the options that differ.
+    """
+    given, before = config.to_dict(), saved.to_dict()
+    for name, value in given.items():
+        if value is None or (name in ("network", "size", "precision") and value == "auto"):
+            given[name] = before[name]
+    differing = [name for name in ARCHITECTURE if given[name] != before[name]]
+    if differing:
+        changes = ", ".join(
+            f"--{name.replace('_', '-')} {given[name]} (was {before[name]})" for name in differing
+        )
+        raise ValueError(
+            f"cannot resume {directory} with {changes}: the network would be another one; give "
+            f"--config {directory / 'config.yaml'}, or choose another --name"
+        )
+    return TrainConfig.from_dict({**given, "name": config.name})
+
+
+def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan:
+    """Work out a run; nothing is written.
+
+    Args:
+        config: the settings.
+        warn: told, a line at a time, of what the user should know.
+
+    Raises:
+        ValueError: anything wrong with the settings, the data or the run to go on with.
+    """
+    device_of(config.device)
+    directory, resume = _place(config)
+    checkpoint, tensors = None, {}
+    if resume and (found := latest_checkpoint(directory / "checkpoints", RESUMED, warn)):
+        checkpoint, tensors = found
+        saved = TrainConfig.from_dict(checkpoint.state["config"])
+        config = _adopt(config, saved, directory)
+        if warn:
+            _say_changes(config, saved, warn)
+    dataset = load_data(config.data, data_dir=config.data_dir, image_size=config.image_size)
+    config = resolve(config, dataset)
+    shape = tuple(dataset.train.shape[1:])
+    if checkpoint and list(shape) != checkpoint.state["data_shape"]:
+        raise ValueError(
+            f"cannot resume {directory} with --data {config.data}: its samples have shape "
+            f"{shape}, the run's have {tuple(checkpoint.state['data_shape'])}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "weights"))
+        denoiser = make_denoiser_from(config, shape, dataset.num_classes)
+    return Plan(config, dataset, denoiser, directory, checkpoint, tensors)
+
+
+def _say_changes(config: TrainConfig, saved: TrainConfig, warn: Callable[[str], None]) -> None:
+    before = saved.to_dict()
+    places = (*PLACE, "wandb", "device", "checkpoint_every")
+    changes = [
+        f"{name} {value} (was {before[name]})"
+        for name, value in config.to_dict().items()
+        if name not in places and value != before[name]
+    ]
+    if changes:
+        warn(f"going on with other settings than before: {', '.join(changes)}")
