@@ -188,13 +188,18 @@ def column(values: Array, like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like.dtype).to(like.device).view(shape)
 
 
+def flat(y: Tensor) -> Tensor:
+    """States (n, ...) as (n, number of elements)."""
+    return y.flatten(1) if y.ndim > 1 else y.unsqueeze(1)
+
+
 def rms(ratio: Tensor) -> Array:
     """Root mean square (n,) of each sample of `ratio` (n, ...), which is overwritten.
 
     A reduction kernel may add in another order when the batch has another size, so the sums are
     folded in halves by elementwise additions, the same for every batch and device.
     """
-    square = ratio.mul_(ratio).reshape(len(ratio), -1)
+    square = flat(ratio.mul_(ratio))
     size = square.shape[1]
     width = size
     while width > 8:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .controller import Array, Controller
+from .controller import Array, Controller, flat
 from .dense import Recorder
 from .log import Status, StepLog
 from .stepper import Rows, Span, Stepper, index, select
@@ -355,5 +355,5 @@ def _finite(y: Tensor) -> NDArray[np.bool_] | None:
     """Which samples are finite, (n,); None if all of them are."""
     if np.isfinite(y.sum().item()):
         return None
-    good: NDArray[np.bool_] = torch.isfinite(y).reshape(len(y), -1).all(1).cpu().numpy()
+    good: NDArray[np.bool_] = flat(torch.isfinite(y)).all(1).cpu().numpy()
     return None if good.all() else good

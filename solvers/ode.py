@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .controller import PI, Array, Controller, ErrorNorm, Weight, column
+from .controller import PI, Array, Controller, ErrorNorm, Weight, column, flat
 from .dense import Interpolant, Recorder
 from .log import StepLog
 from .loop import Outcome, Route, adaptive, lockstep
@@ -164,7 +164,7 @@ def check_state(y0: Tensor, args: Sequence[Tensor]) -> None:
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
         what = f"{y0.dtype} {tuple(y0.shape)}" if isinstance(y0, Tensor) else type(y0).__name__
         raise ValueError(f"y0 is {what}; it must be a floating-point tensor (B, ...)")
-    good = torch.isfinite(y0).reshape(len(y0), -1).all(1)
+    good = flat(torch.isfinite(y0)).all(1)
     if not good.all():
         bad = torch.nonzero(~good)[:, 0].tolist()
         raise ValueError(f"y0 is not finite in samples {bad[:5]}; remove or repair them")
