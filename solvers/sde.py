@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from . import torchsde_backend
 from .brownian import Brownian, BrownianPath
 from .controller import PI, Controller, ErrorNorm, Weight
 from .dense import Recorder
@@ -130,12 +131,16 @@ def sdeint(
             f"method={method!r} estimates no error, so it cannot choose its steps: "
             "give dt or grid, or take an adaptive method such as 'sra1'"
         )
-    kind = _STEPPERS[method]
-    if noise == "diagonal" and issubclass(kind, SRA):
+    own = _STEPPERS.get(method)
+    if noise == "diagonal" and own is not None and issubclass(own, SRA):
         raise ValueError(
             f"method={method!r} is for additive noise; "
             "take 'euler-maruyama' (Itô) or 'stochastic-heun' (Stratonovich) for noise='diagonal'"
         )
+    step = None
+    if own is None:
+        step = torchsde_backend.equal_step(fixed)
+        _refuse(fixed is None, method, controller=controller, weight=weight)
     inside = () if points is None else tuple(points[(points != t0) & (points != t1)].tolist())
     route = Route(t0, t1, breaks + inside)
     if path is None:
@@ -143,7 +148,7 @@ def sdeint(
             torch.randint(2**62, (len(y0),)) if seeds is None else check_seeds(seeds, len(y0)),
             y0.shape[1:],
             route.begin,
-            area=issubclass(kind, SRA),
+            area=torchsde_backend.needs_area(method) if own is None else issubclass(own, SRA),
             dtype=y0.dtype,
             device=y0.device,
         )
@@ -155,11 +160,28 @@ def sdeint(
     amount: Additive | Diagonal = (
         Additive(diffusion) if noise == "additive" else Diagonal(diffusion, args, len(y0))
     )
-    stepper = kind(evaluator, amount, path, route.sign, norm)
     recorder = None if points is None else Recorder(points, False, route.sign, y0, t0)
-    if fixed is None:
+    start = None if first_step is None else check_first(first_step, t0, t1, len(y0))
+    if own is None:
+        outcome = torchsde_backend.integrate(
+            method,
+            evaluator,
+            amount,
+            path,
+            y0,
+            route,
+            step,
+            log,
+            recorder,
+            (rtol, atol),
+            None if start is None else float(start.min()),
+            dt_min or 0.0,
+            max_evaluations,
+        )
+        controller = None
+    elif fixed is None:
+        stepper = own(evaluator, amount, path, route.sign, norm)
         controller = PI() if controller is None else controller
-        start = None if first_step is None else check_first(first_step, t0, t1, len(y0))
         outcome = adaptive(
             stepper,
             evaluator,
@@ -173,6 +195,7 @@ def sdeint(
             max_evaluations,
         )
     else:
+        stepper = own(evaluator, amount, path, route.sign, norm)
         controller = None
         outcome = lockstep(stepper, evaluator, y0, route, fixed, log, recorder, max_evaluations)
     solution = Solution(
@@ -194,6 +217,19 @@ def sdeint(
     if on_failure == "raise" and not solution.ok.all():
         raise SolverError(solution)
     return solution
+
+
+def _refuse(
+    controlled: bool, method: str, *, controller: Controller | None, weight: Weight | None
+) -> None:
+    """What torchsde's own step control has no place for."""
+    given = {"controller": controller, "weight": weight}
+    for name, value in given.items():
+        if controlled and value is not None:
+            raise ValueError(
+                f"{name} cannot be used with method={method!r}, whose steps torchsde controls by "
+                "itself; leave it out, or take one of our own methods, such as 'sra1'"
+            )
 
 
 def check_seeds(seeds: Seeds, batch: int) -> Seeds:
