@@ -24,7 +24,7 @@ from .config import TrainConfig, make_denoiser_from
 if TYPE_CHECKING:
     from .denoiser import Denoiser
 
-__all__ = ["Run", "RunInfo", "latest_run", "list_runs", "load_run"]
+__all__ = ["Run", "RunInfo", "find_run", "latest_run", "list_runs", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,12 @@ def latest_run(root: str | Path = "runs") -> Path:
     raise ValueError(f"there is no trained run under {root}: make one with `sdeflow train`")
 
 
-def _directory(run: str | Path, root: str | Path) -> Path:
-    """The run directory meant by a path, or by a name under `root`."""
+def find_run(run: str | Path, root: str | Path = "runs") -> Path:
+    """The run directory meant by a path, or by a name under `root`.
+
+    Raises:
+        ValueError: there is none; names the nearest.
+    """
     path = Path(run)
     if path.is_dir():
         return path
@@ -168,7 +172,7 @@ def load_run(
     """
     from .training.checkpoint import latest_checkpoint, load_checkpoint
 
-    path = _directory(run, root)
+    path = find_run(run, root)
     checkpoints = path / "checkpoints"
     if step is None:
         found = latest_checkpoint(checkpoints, ("ema",), warn)
