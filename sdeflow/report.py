@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .config import TrainConfig
+    from .samples import Samples
 
-__all__ = ["describe", "write_run_figures"]
+__all__ = ["describe", "new_directory", "write_run_figures", "write_samples"]
+
+TILES = 100  # samples in a picture, at most
+POINTS = 5000
 
 
 def describe(config: TrainConfig) -> str:
@@ -68,3 +75,69 @@ def write_run_figures(run: str | Path, svg: bool = False) -> list[Path]:
         columns = {f"step_{line['step']}": line["heldout_bins"] for line in heldout}
         plots.write_csv(path, {"t_low": edges[:-1], "t_high": edges[1:], **columns})
     return written
+
+
+def new_directory(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, … that does not exist; nothing is made."""
+    names = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in count(1))
+    return next(name for name in names if not name.exists())
+
+
+def write_samples(
+    samples: Samples,
+    directory: str | Path,
+    about: str = "",
+    edges: Sequence[float] = (),
+    svg: bool = False,
+) -> dict[str, Path]:
+    """Write samples with their picture, the log of their steps and its figure, and the costs.
+
+    * samples.npz: `x`, the samples that succeeded; `index`, their numbers in the batch; `status`
+      (`solvers.Status`) and `t`, the time reached, of all;
+    * grid.png: up to 100 images, or 5,000 points;
+    * steps.csv: every attempt of every sample; steps.png: the step sizes;
+    * summary.json: settings, evaluations, calls, accepted, rejected, statuses, seconds.
+
+    Args:
+        samples: what `sdeflow.sample.sample` gave.
+        directory: where; made if need be.
+        about: what the samples are of, for the captions.
+        edges: times at which the condition jumps, to be marked.
+        svg: whether to write the step-size figure as SVG, too.
+
+    Returns:
+        Name to path of what was written; no "grid" where no sample succeeded.
+    """
+    import numpy as np
+
+    from . import plots
+    from .instruments.step_sizes import step_panels
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    x = samples.x[samples.ok].detach().cpu().numpy()
+    files = {"samples": directory / "samples.npz"}
+    index = np.flatnonzero(samples.ok)
+    np.savez_compressed(files["samples"], x=x, index=index, status=samples.status, t=samples.t)
+    costs = samples.summary()
+    caption = f"{about}. {samples.caption()}, seed {costs['seed']}."
+    if len(x):
+        shown = x[: TILES if x.ndim == 4 else POINTS]
+        picture = plots.sample_grid(
+            shown if x.ndim == 4 else shown.reshape(len(shown), -1), caption=caption
+        )
+        files["grid"] = plots.save(picture, directory / "grid.png")
+    files["log"] = directory / "steps.csv"
+    samples.log.save_csv(files["log"])
+    mean = costs["evaluations"]["mean"]
+    spent = (
+        f" {len(samples.x)} samples, {mean:.1f} evaluations each on average, "
+        f"{costs['accepted']} steps accepted, {costs['rejected']} rejected."
+    )
+    if len(samples.log):
+        figure = plots.step_sizes(step_panels(samples), edges, caption + spent)
+        files["steps"] = plots.save(figure, directory / "steps.png", svg)
+    files["summary"] = directory / "summary.json"
+    text = json.dumps({"about": about, **costs}, indent=2)
+    files["summary"].write_text(text + "\n", encoding="utf-8")
+    return files

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import click
 
 from sdeflow import config
 
-__all__ = ["common", "emit", "nearest", "note", "plain", "write_config"]
+__all__ = ["common", "emit", "nearest", "note", "plain", "progress_bar", "write_config"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 NOT_IN_CONFIG = ("config", "as_json", "help")
@@ -101,6 +102,36 @@ def emit(result: Any, as_json: bool, text: Any) -> None:
         click.echo(json.dumps(plain(result), indent=2, allow_nan=False))
     console = Console(stderr=as_json, highlight=False, soft_wrap=isinstance(text, str))
     console.print(text, markup=False) if isinstance(text, str) else console.print(text)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr, where that is a terminal: call what it gives with the share done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def note(message: str) -> None:

@@ -1,0 +1,204 @@
+"""`sdeflow sample`: samples from a trained run, with the log of every step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdeflow.cli.options import common, emit, note, progress_bar, write_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["command"]
+
+TOLERANCE = "unit: that of the data, whose range is [-1, 1]"
+
+
+@click.command("sample")
+@click.argument("run", required=False)
+@click.option(
+    "--solver",
+    default="dopri5",
+    metavar="NAME",
+    help="How to integrate: a name listed by `sdeflow solvers`. [default: dopri5]",
+)
+@click.option(
+    "--steps",
+    type=int,
+    help="Take this many fixed steps. [unit: steps; default: steps are chosen by the tolerances, "
+    "or as many as is usual for a solver that cannot do that]",
+)
+@click.option(
+    "--rtol", type=float, default=1e-3, help="Relative tolerance of a step. [default: 0.001]"
+)
+@click.option(
+    "--atol",
+    type=float,
+    default=1e-3,
+    help=f"Absolute tolerance of a step. [{TOLERANCE}; default: 0.001]",
+)
+@click.option(
+    "--controller",
+    default="pi",
+    metavar="[i|pi|pid]",
+    help="Control of the step size. [default: pi]",
+)
+@click.option(
+    "--chart",
+    metavar="SCALE/CLOCK",
+    help="Coordinates to integrate in: a scale of the state (x, x/alpha, x/sigma, …) and a clock "
+    "(time, log-snr, noise-ratio, …), as in x/log-snr. [default: the solver's own]",
+)
+@click.option(
+    "--grid",
+    metavar="SPEC",
+    help="Spacing of fixed steps: even in a clock (log-snr, time, …), karras, karras:POWER, or "
+    "the times themselves, separated by commas. [default: the solver's own]",
+)
+@click.option(
+    "--t-min",
+    type=float,
+    default=1e-3,
+    help="Time at which to stop. [unit: time, in (0, t_max); default: 0.001]",
+)
+@click.option(
+    "--t-max",
+    type=float,
+    help="Time at which to start. [unit: time, in (t_min, 1]; default: 1, or less where the "
+    "process has no signal left and the model needs some]",
+)
+@click.option(
+    "--eta",
+    type=float,
+    help="Noise level of a stochastic solver: 0 none, 1 that of the reverse SDE. [default: the "
+    "solver's own]",
+)
+@click.option(
+    "--final",
+    default="none",
+    type=click.Choice(["none", "denoise", "zero"]),
+    help="At the end: none; denoise, give E[x_0 | x] instead of x; zero, the same in place of "
+    "the last step. [default: none]",
+)
+@click.option(
+    "--breaks/--no-breaks",
+    default=None,
+    help="Tell the solver where the condition jumps (E-TSDM). [default: yes, unless steps are "
+    "fixed]",
+)
+@click.option(
+    "--label",
+    metavar="CLASS",
+    help="Class to sample, or several separated by commas, taken in turn. [default: any class]",
+)
+@click.option(
+    "--guidance",
+    type=float,
+    default=1.0,
+    help="Weight of classifier-free guidance; 1 is none. [default: 1]",
+)
+@click.option(
+    "--noise",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Start from these standard normals, .npy or .npz, (N, …). [default: drawn by --seed]",
+)
+@click.option("--count", type=int, default=64, help="How many. [unit: samples; default: 64]")
+@click.option(
+    "--batch-size",
+    type=int,
+    help="How many at once; changes memory and speed, not the samples. [unit: samples; default: "
+    "all]",
+)
+@click.option("--seed", type=int, default=0, help="Seed of every random draw. [default: 0]")
+@click.option(
+    "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto, the fastest]"
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to write. [default: a new directory RUN/samples/SOLVER]",
+)
+@click.option("--svg", is_flag=True, help="Write the step-size figure as SVG, too.")
+@common
+def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **values: Any) -> None:
+    """Sample from RUN: a directory, or a name under runs/; default: the latest run.
+
+    Writes samples.npz, grid.png, steps.csv, steps.png, summary.json and the config.yaml that
+    repeats the command.
+    """
+    from sdeflow.report import describe, new_directory, write_samples
+    from sdeflow.run import latest_run, load_run
+    from sdeflow.sample import sample
+    from sdeflow.training.plan import device_of
+
+    options = dict(values)
+    device = device_of(options.pop("device"))
+    noise = _read_noise(options.pop("noise"))
+    label = _labels(options.pop("label"), options["count"] if noise is None else len(noise))
+    loaded = load_run(run or latest_run(), warn=note)
+    with progress_bar("sampling") as progress:
+        samples = sample(
+            loaded.denoiser.to(device),
+            loaded.data_shape,
+            noise=noise,
+            label=label,
+            on_failure="return",
+            progress=progress,
+            **options,
+        )
+    out = out or new_directory(loaded.path / "samples" / values["solver"].replace("/", "-"))
+    about = f"{loaded.path.name}, {loaded.step} steps: {describe(loaded.config)}"
+    files = write_samples(samples, out, about, loaded.denoiser.breaks, svg)
+    write_config(out / "config.yaml", {"run": loaded.path, **values})
+    summary = samples.summary()
+    cost = summary["evaluations"]
+    text = [
+        *(f"{name:9} {path}" for name, path in files.items()),
+        f"{samples.caption()}: {cost['mean']:.1f} evaluations per sample ({cost['min']} to "
+        f"{cost['max']}), {summary['calls']} calls, {summary['seconds']:.1f} s",
+    ]
+    emit({"run": loaded.path, "out": out, **summary, "files": files}, as_json, "\n".join(text))
+    if samples.failure:
+        kept = f"the {int(samples.ok.sum())} that succeeded are in {out}"
+        raise FloatingPointError(f"{samples.failure}; {kept}")
+
+
+def _read_noise(path: Path | None) -> Tensor | None:
+    """The array of a .npy file, or the first of an .npz file, as a tensor."""
+    if path is None:
+        return None
+    import zipfile
+
+    import numpy as np
+    import torch
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        array = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except (OSError, EOFError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise ValueError(f"--noise {path} cannot be read as .npy or .npz: {error}") from None
+    if array.ndim < 2 or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"--noise {path} has shape {array.shape} and type {array.dtype}: need numbers (N, …)"
+        )
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _labels(text: str | None, count: int) -> int | Tensor | None:
+    """One class, or classes in turn, (count,)."""
+    if text is None:
+        return None
+    import torch
+
+    try:
+        classes = [int(part) for part in str(text).split(",")]
+    except ValueError:
+        raise ValueError(f"--label is {text!r}: give classes such as 3 or 0,1,2") from None
+    if len(classes) == 1:
+        return classes[0]
+    return torch.tensor(classes).repeat(-(-count // len(classes)))[: max(count, 0)]
