@@ -147,7 +147,7 @@ class TrainConfig:
     warmup: int | None = _option(
         None, "linear warm-up", unit="steps", auto="a twentieth of the steps, at most 1000"
     )
-    weight_decay: float = _option(0.0, "decoupled weight decay of AdamW")
+    weight_decay: float = _option(0.01, "decoupled weight decay of AdamW")
     clip: float = _option(1.0, "largest norm of the gradient; 0: no clipping")
     ema: float | None = _option(
         None,

@@ -231,7 +231,11 @@ def prune_checkpoints(root: Path, keep: Iterable[int]) -> None:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The per-parameter state of an optimiser as tensors named ``PARAMETER.KEY``."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": torch.as_tensor(value).clone() for index, of in state.items() for key, value in of.items()}
+    return {
+        f"{index}.{key}": torch.as_tensor(value).clone()
+        for index, of in state.items()
+        for key, value in of.items()
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

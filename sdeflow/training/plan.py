@@ -30,7 +30,7 @@ from ..sde import SDE
 from .checkpoint import Checkpoint, checkpoint_steps, latest_checkpoint
 from .draws import seed_of
 
-__all__ = ["Plan", "default_name", "device_of", "plan", "resolve"]
+__all__ = ["Plan", "Tensors", "default_name", "device_of", "plan", "resolve"]
 
 Tensors = dict[str, dict[str, Tensor]]
 RESUMED = ("model", "ema", "optimizer")
@@ -145,14 +145,14 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     shape = dataset.train.shape[1:]
     pixels = math.prod(shape)
     small = pixels <= 256
-    steps = config.steps if config.steps is not None else (3000 if small else 5000)
+    steps = config.steps if config.steps is not None else (1200 if small else 4000)
     chosen: dict[str, Any] = {
         "t_max": _end(config, make_sde_from(config)),
         "flips": dataset.flips,
         "steps": steps,
         "batch_size": 128 if small else 64,
-        "lr": 2e-3 if small else 1e-3,
-        "warmup": min(1000, steps // 20),
+        "lr": 1e-3,
+        "warmup": min(1000, steps // 12),
         "ema": 0.999,
         "checkpoint_every": max(1, min(5000, -(-steps // 10))),
     }
@@ -161,7 +161,6 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         if values[name] is None:
             values[name] = value
     values["precision"] = _precision(config)
-    values["data_dir"] = config.data_dir
     resolved = TrainConfig.from_dict(values)
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")

@@ -39,7 +39,9 @@ class ProgressBar:
             console=Console(stderr=True),
             auto_refresh=False,
         )
-        self._task = self._bar.add_task("", total=total, completed=done, rate=0, loss="-", left="-")
+        self._task = self._bar.add_task(
+            "", total=total, completed=done, rate=0, loss="-", left="-"
+        )
 
     def __enter__(self) -> ProgressBar:
         if self._bar:

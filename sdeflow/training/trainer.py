@@ -32,6 +32,7 @@ from ..denoiser import Denoiser
 from ..run import Run
 from ..tracking import Tracker, start_tracking
 from .checkpoint import (
+    Checkpoint,
     checkpoint_steps,
     optimizer_tensors,
     prune_checkpoints,
@@ -44,12 +45,13 @@ from .heldout import HeldOut, HeldOutLoss
 from .interrupt import StopRequest, TrainingInterrupted
 from .journal import Journal
 from .loss import DenoisingLoss, TimeDistribution
-from .plan import Plan, device_of, plan
+from .plan import Plan, Tensors, device_of, plan
 from .preview import Preview
 from .progress import ProgressBar
 
 __all__ = ["Trainer", "ema_decay", "learning_rate", "train"]
 
+BETAS = (0.9, 0.99)  # AdamW's; the second shorter than usual, since runs may be short
 PATIENCE = 10  # steps in a row without a finite gradient before giving up
 LINES = 200  # of training metrics in a run
 
@@ -133,11 +135,17 @@ class Trainer:
         self.labels = self.dataset.train_labels if config.class_condition else None
         heldout_labels = self.dataset.heldout_labels if config.class_condition else None
         self.heldout = HeldOut(
-            self.loss, self.dataset.heldout, heldout_labels, self.device, self.batch_size, config.seed
+            self.loss,
+            self.dataset.heldout,
+            heldout_labels,
+            self.device,
+            self.batch_size,
+            config.seed,
         )
         optimizer = torch.optim.AdamW(
             self.denoiser.parameters(),
             lr=learning_rate(config, 0),
+            betas=BETAS,
             weight_decay=config.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
@@ -150,7 +158,7 @@ class Trainer:
         self.best_step = 0
         self.seconds = 0.0
         if plan.checkpoint:
-            self._restore(plan, optimizer)
+            self._restore(plan.checkpoint, plan.tensors, optimizer)
         self.started = self.step
         self.model, self.optimizer = self.accelerator.prepare(_Raw(self.denoiser), optimizer)
         self.weights = list(self.denoiser.parameters())
@@ -165,18 +173,21 @@ class Trainer:
             broadcast_object_list(values)
         return values[0]
 
-    def _restore(self, plan: Plan, optimizer: torch.optim.Optimizer) -> None:
-        assert plan.checkpoint is not None
-        self.denoiser.network.load_state_dict(plan.tensors["model"])
-        self.average.network.load_state_dict(plan.tensors["ema"])
-        restore_optimizer(optimizer, plan.tensors["optimizer"])
-        state = plan.checkpoint.state
-        self.step, self.updates = plan.checkpoint.step, state["updates"]
+    def _restore(
+        self, checkpoint: Checkpoint, tensors: Tensors, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.denoiser.network.load_state_dict(tensors["model"])
+        self.average.network.load_state_dict(tensors["ema"])
+        restore_optimizer(optimizer, tensors["optimizer"])
+        state = checkpoint.state
+        self.step, self.updates = checkpoint.step, state["updates"]
         self.skipped, self.bad = state["skipped"], state["bad"]
         self.seconds = state["seconds"]
         self.last_loss = math.inf if state["loss"] is None else state["loss"]
         if state["best"] is not None:
             self.best, self.best_step = state["best"], state["best_step"]
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
 
     # One step ------------------------------------------------------------------------------------
 
@@ -276,7 +287,7 @@ class Trainer:
         """Make the run directory; only the main process writes."""
         self.accelerator.wait_for_everyone()
         self.tracker = Tracker()
-        self.preview = Preview(self.plan, self.directory / "samples")
+        self.preview = Preview(self.plan, self.directory / "samples", self.say)
         if not self.main:
             return
         resumed = self.plan.checkpoint
@@ -382,6 +393,7 @@ class Trainer:
             "updates": self.updates,
             "skipped": self.skipped,
             "bad": self.bad,
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             "seconds": self.seconds,
             "loss": self.last_loss if math.isfinite(self.last_loss) else None,
             "heldout": result.loss if result and math.isfinite(result.loss) else None,
