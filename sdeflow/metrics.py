@@ -1,6 +1,6 @@
 """Distances between two sets of samples, in the space the samples live in (pixels, for images).
 
-    Fréchet             |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), means m and covariances S
+    Fréchet             |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), means m, covariances S
     sliced Wasserstein  (E_u W_p(u.a, u.b)^p)^(1/p), u uniform on the unit sphere
     energy              2 E|a - b| - E|a - a'| - E|b - b'|
 
