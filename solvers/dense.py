@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .controller import Array, column
 
-__all__ = ["Interpolant", "Recorder", "hermite"]
+__all__ = ["Interpolant", "Piece", "Recorder", "hermite"]
 
 
 def hermite(y0: Tensor, y1: Tensor, s0: Tensor, s1: Tensor) -> Tensor:
@@ -37,6 +37,10 @@ def evaluate(coefficients: Tensor, theta: Array) -> Tensor:
     return value
 
 
+# Of one loop iteration: samples (m,), starts, ends (m,), coefficients (p + 1, m, ...).
+Piece = tuple[NDArray[np.int64], Array, Array, Tensor]
+
+
 class Interpolant:
     """A solution as a function of time, on `[t_0, t]` of every sample.
 
@@ -45,9 +49,7 @@ class Interpolant:
         batch: number of samples.
     """
 
-    def __init__(
-        self, pieces: list[tuple[NDArray[np.int64], Array, Array, Tensor]], batch: int
-    ) -> None:
+    def __init__(self, pieces: list[Piece], batch: int) -> None:
         self.batch = batch
         if not pieces:
             raise ValueError("no step was accepted, so there is nothing to interpolate")
@@ -107,7 +109,7 @@ class Recorder:
 
     def __init__(self, times: Array | None, dense: bool, sign: float, y0: Tensor, t0: float):
         self.sign = sign
-        self.pieces: list[tuple[NDArray[np.int64], Array, Array, Tensor]] = []
+        self.pieces: list[Piece] = []
         self.dense = dense
         self.states: Tensor | None = None
         if times is not None:

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from . import torchdiffeq_backend
 from .controller import PI, Array, Controller, ErrorNorm, Weight, column, flat
-from .dense import Interpolant, Recorder
+from .dense import Interpolant, Piece, Recorder
 from .log import StepLog
 from .loop import Outcome, Route, adaptive, lockstep
 from .registry import Measure, MethodInfo, Problem, find, register
@@ -99,36 +100,65 @@ def odeint(
             f"method={method!r} estimates no error, so it cannot choose its steps: "
             "give dt or grid, or take an adaptive method such as 'dopri5'"
         )
-    if make is None:
-        raise ValueError(f"method={method!r} cannot be run here")
-    if measure is not None and info.name in TABLEAUS:
+    if measure is not None and (info.name in TABLEAUS or make is None):
         field = _by_density(field, measure)
     route = Route(t0, t1, breaks)
     log = StepLog(len(y0))
-    norm = ErrorNorm(rtol, atol, weight) if times is None else None
-    keep = dense or points is not None
     evaluator = Evaluator(field, args, len(y0))
-    stepper = make(Problem(evaluator, y0, norm, keep, measure))
-    recorder = Recorder(points, dense, route.sign, y0, t0) if keep else None
+    start = None if first_step is None else check_first(first_step, t0, t1, len(y0))
     outcome: Outcome
-    if times is None:
-        controller = PI() if controller is None else controller
-        start = None if first_step is None else check_first(first_step, t0, t1, len(y0))
-        outcome = adaptive(
-            stepper,
+    states: Tensor | None = None
+    pieces: list[Piece] = []
+    if make is None:
+        if weight is not None or dt_min is not None or dense:
+            given = "weight" if weight is not None else "dense" if dense else "dt_min"
+            raise ValueError(
+                f"method={method!r} cannot honour {given}; take one of our own methods, "
+                f"such as 'dopri5'"
+            )
+        outcome, states = torchdiffeq_backend.integrate(
+            info,
             evaluator,
             y0,
             route,
             log,
-            recorder,
+            rtol,
+            atol,
+            times,
             controller,
             start,
-            dt_min or 0.0,
+            points,
             max_evaluations,
         )
+        if times is None and controller is None:
+            controller = torchdiffeq_backend.CONTROLLER
     else:
+        norm = ErrorNorm(rtol, atol, weight) if times is None else None
+        keep = dense or points is not None
+        stepper = make(Problem(evaluator, y0, norm, keep, measure))
+        recorder = Recorder(points, dense, route.sign, y0, t0) if keep else None
+        if times is None:
+            controller = PI() if controller is None else controller
+            outcome = adaptive(
+                stepper,
+                evaluator,
+                y0,
+                route,
+                log,
+                recorder,
+                controller,
+                start,
+                dt_min or 0.0,
+                max_evaluations,
+            )
+        else:
+            outcome = lockstep(
+                stepper, evaluator, y0, route, times, log, recorder, max_evaluations
+            )
+        if recorder is not None:
+            states, pieces = recorder.states, recorder.pieces
+    if times is not None:
         controller = None
-        outcome = lockstep(stepper, evaluator, y0, route, times, log, recorder, max_evaluations)
     solution = Solution(
         outcome.y,
         outcome.t,
@@ -143,8 +173,8 @@ def odeint(
         breaks,
         t0,
         t1,
-        trajectory=None if recorder is None else recorder.states,
-        interpolant=Interpolant(recorder.pieces, len(y0)) if recorder and dense else None,
+        trajectory=states,
+        interpolant=Interpolant(pieces, len(y0)) if dense else None,
     )
     if on_failure == "raise" and not solution.ok.all():
         raise SolverError(solution)
