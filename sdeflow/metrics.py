@@ -57,25 +57,18 @@ def frechet_distance(a: Samples, b: Samples) -> Distance:
     """
     x, y = _pair(a, b, at_least=2)
     difference = x.mean(0) - y.mean(0)
-    value = float(difference @ difference) + _covariance_distance(_covariance(x), _covariance(y))
-    return Distance(value, len(x), len(y))
+    r, q = _covariance_factor(x), _covariance_factor(y)
+    # With S_a = R'R and S_b = Q'Q, (S_a S_b)^(1/2) has the trace of R Q' in the nuclear norm. No
+    # square root is taken of an eigenvalue that is only rounding (constant pixels, few samples).
+    overlap = scipy.linalg.svdvals(r @ q.T).sum()
+    value = difference @ difference + (r**2).sum() + (q**2).sum() - 2 * overlap
+    return Distance(max(float(value), 0.0), len(x), len(y))
 
 
-def _covariance(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.atleast_2d(np.cov(x, rowvar=False))
-
-
-def _covariance_distance(s: NDArray[np.float64], r: NDArray[np.float64]) -> float:
-    """tr(S + R - 2 (S R)^(1/2)), through the symmetric S^(1/2) R S^(1/2), of the same spectrum.
-
-    Symmetric throughout, so that singular covariances (pixels that never change, fewer samples
-    than dimensions) give real, non-negative eigenvalues up to rounding, which is cut at 0.
-    """
-    values, vectors = scipy.linalg.eigh(s)
-    root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
-    spectrum = scipy.linalg.eigvalsh(root @ r @ root)
-    overlap = np.sqrt(spectrum.clip(min=0.0)).sum()
-    return max(float(np.trace(s) + np.trace(r) - 2.0 * overlap), 0.0)
+def _covariance_factor(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R with R^T R the unbiased covariance of the rows of x."""
+    (factor,) = scipy.linalg.qr(x - x.mean(0), mode="r", check_finite=False)
+    return np.asarray(factor[: x.shape[1]]) / np.sqrt(len(x) - 1)
 
 
 def sliced_wasserstein(

@@ -91,9 +91,13 @@ def load_data(
     """
     prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
     if prefix is None and name not in NAMES:
-        known = (*NAMES, *(f"{prefix}PATH" for prefix in PREFIXES))
+        known = {n: n for n in NAMES} | {
+            prefix.rstrip(":"): f"{prefix}PATH" for prefix in PREFIXES
+        }
         near = difflib.get_close_matches(name.split(":")[0], known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        hint = (
+            f"did you mean {known[near[0]]}?" if near else f"known are {', '.join(known.values())}"
+        )
         raise ValueError(f"data = {name!r}: no such data set; {hint}")
     if data_dir is not None and name != "fashion-mnist":
         raise ValueError(f"data_dir is for fashion-mnist only; {name} does not look there")
@@ -208,7 +212,8 @@ def _floats(path: Path, values: NDArray[Any], image_size: int | None) -> Tensor:
         )
     if image_size is not None:
         raise ValueError(f"image_size = {image_size}: {path} has floats, which are not resized")
-    x = torch.from_numpy(values.astype(np.float32))
+    with np.errstate(over="ignore"):
+        x = torch.from_numpy(values.astype(np.float32))
     if not torch.isfinite(x).all():
         raise ValueError(f"{path}: samples with values that are not finite in float32")
     return x

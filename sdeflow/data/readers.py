@@ -53,9 +53,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
                 raise ValueError(f"{path}: truncated IDX file (in its header)")
             shape = struct.unpack(f">{head[3]}I", sizes)
             wanted = math.prod(shape)
+            if wanted > 2**48:
+                raise ValueError(f"{path}: IDX header that claims {wanted} bytes")
             # One byte more than promised, to see that the file ends there.
             content = file.read(wanted + 1)
-    except (OSError, EOFError, zlib.error, OverflowError, MemoryError) as error:
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise ValueError(f"{path}: {_reason(error)}") from error
     if len(content) < wanted:
         raise ValueError(f"{path}: truncated IDX file ({len(content)} of {wanted} bytes)")

@@ -23,7 +23,7 @@ def test_fourier_ladder_has_half_normal_quantiles() -> None:
     ladder = Fourier(256, high=100.0).frequencies
     assert ladder[-1] == 100.0
     assert (np.diff(ladder) > 0).all()
-    # A half-normal law of scale 1 has its median at 0.67449, and 2.8856 is its (1 - 1/256)-quantile.
+    # A half-normal law of scale 1 has median 0.67449, and 2.8856 is its (1 - 1/256)-quantile.
     assert np.median(ladder) == pytest.approx(100 * 0.67449 / 2.8856, rel=1e-3)
 
 
