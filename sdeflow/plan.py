@@ -92,7 +92,7 @@ def make_plan(
     max_evaluations: int,
     points: Tensor | None = None,
 ) -> Plan:
-    """Check and complete the settings of `sdeflow.sample.sample`.
+    """Check and complete the settings of `sdeflow.sampling.sample`.
 
     Raises:
         ValueError: an argument out of range, unknown, or that the sampler cannot use.

@@ -99,7 +99,7 @@ def write_samples(
     * summary.json: settings, evaluations, calls, accepted, rejected, statuses, seconds.
 
     Args:
-        samples: what `sdeflow.sample.sample` gave.
+        samples: what `sdeflow.sampling.sample` gave.
         directory: where; made if need be.
         about: what the samples are of, for the captions.
         edges: times at which the condition jumps, to be marked.

@@ -133,7 +133,7 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     """
     from sdeflow.report import describe, new_directory, write_samples
     from sdeflow.run import latest_run, load_run
-    from sdeflow.sample import sample
+    from sdeflow.sampling import sample
     from sdeflow.training.plan import device_of
 
     options = dict(values)

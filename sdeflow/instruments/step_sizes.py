@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..denoiser import Predictor
 from ..plots import StepPanel
-from ..sample import sample
+from ..sampling import sample
 from ..samplers import find_sampler
 from ..samples import Samples
 
@@ -31,7 +31,7 @@ __all__ = ["Outcome", "Setting", "StepStudy", "step_panels", "step_study"]
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to sample; what is None is left to the solver, as in `sdeflow.sample.sample`.
+    """One way to sample; what is None is left to the solver, as in `sdeflow.sampling.sample`.
 
     Attributes:
         solver: its name.

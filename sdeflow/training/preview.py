@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..config import settled
 from ..denoiser import Denoiser
 from .plan import Plan
 
@@ -45,8 +46,7 @@ class Preview:
             step: optimiser steps taken.
             last: whether the run ends here.
         """
-        assert self.plan.config.steps is not None
-        due = step * TIMES // self.plan.config.steps
+        due = step * TIMES // settled(self.plan.config.steps)
         if self._drawn < 0 or (due <= self._drawn and not last):
             return
         try:
@@ -59,7 +59,7 @@ class Preview:
     def _draw(self, denoiser: Denoiser, step: int, last: bool) -> Iterator[tuple[str, Path]]:
         from .. import plots
         from ..report import describe, write_samples
-        from ..sample import sample
+        from ..sampling import sample
 
         config, shape = self.plan.config, self.plan.data_shape
         count = TILES if len(shape) == 3 else POINTS
