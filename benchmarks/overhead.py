@@ -1,0 +1,213 @@
+"""What a solver costs beside the network, in microseconds per evaluation of the field.
+
+The state is 64 x 2 on one thread, the field one small kernel. Time spent in the field, measured in
+a loop of its own, is taken off. Every contestant runs in turn, several rounds over; the figure is
+the least of the rounds, which is what the code costs on a quiet machine, and the spread is that of
+the middle half of the rounds.
+
+    python benchmarks/overhead.py [--peers] [--json] [--rounds N]
+
+`brownian_ratio` is the time of one sequential Brownian increment at 64 x 784 over that of
+`torch.randn` of the shape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solvers import BrownianPath, methods, odeint
+from solvers.tableau import TABLEAUS
+
+BATCH, SIZE, TURNS = 64, 2, 30.0
+STEPS = 200
+RTOL = ATOL = 1e-5
+
+
+@dataclass
+class Contestant:
+    """Something to time: `run` returns how many evaluations (or queries) it made."""
+
+    name: str
+    key: str | None
+    run: Callable[[], int]
+    beside: Callable[[], object] | None
+    seconds: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+    def round(self) -> None:
+        """Time one run, and as many calls of what it is measured beside."""
+        begin = time.perf_counter()
+        count = self.run()
+        middle = time.perf_counter()
+        self.seconds.append((middle - begin) / count)
+        if self.beside is not None:
+            for _ in range(count):
+                self.beside()
+            self.bare.append((time.perf_counter() - middle) / count)
+
+    def microseconds(self) -> tuple[float, float, float]:
+        """The least, and the quartiles, of the cost per evaluation."""
+        own = np.array(self.seconds) - (min(self.bare) if self.bare else 0.0)
+        low, high = np.percentile(own, [25, 75])
+        return float(own.min() * 1e6), float(low * 1e6), float(high * 1e6)
+
+
+def turning() -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
+    """A field that turns every state about the origin, in one kernel; and the initial states."""
+    matrix = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    y0 = torch.randn(BATCH, SIZE, generator=torch.Generator().manual_seed(0))
+    return lambda t, y: torch.mm(y, matrix), y0
+
+
+def ours() -> list[Contestant]:
+    """Our own methods."""
+    turn, y0 = turning()
+    t = torch.zeros(BATCH, dtype=torch.float64)
+
+    def bare() -> Tensor:
+        return turn(t, y0)
+
+    def fixed(method: str) -> Callable[[], int]:
+        return lambda: odeint(turn, y0, 0, TURNS, method=method, dt=TURNS / STEPS).log.calls
+
+    def adaptive(method: str) -> Callable[[], int]:
+        return lambda: odeint(turn, y0, 0, TURNS, method=method, rtol=RTOL, atol=ATOL).log.calls
+
+    found = [
+        Contestant("euler, fixed", "fixed_us", fixed("euler"), bare),
+        Contestant("rk4, fixed", None, fixed("rk4"), bare),
+        Contestant("dopri5, adaptive", "adaptive_us", adaptive("dopri5"), bare),
+        Contestant("bosh3, adaptive", None, adaptive("bosh3"), bare),
+    ]
+    for info in methods():
+        multistep = info.kind == "ode" and info.source == "solvers" and info.name not in TABLEAUS
+        if multistep and info.adaptive:
+            found.append(Contestant(info.name, "multistep_us", adaptive(info.name), bare))
+            break
+    return found
+
+
+def brownian(peers: bool) -> tuple[Contestant, list[Contestant]]:
+    """`torch.randn`, and what draws Brownian increments at that shape."""
+    queries, shape = 100, (BATCH, 784)
+    ends = np.linspace(0, 1, queries + 1)[1:]
+    everyone = np.ones(BATCH, np.bool_)
+
+    def normal() -> int:
+        for _ in range(queries):
+            torch.randn(shape)
+        return queries
+
+    def path() -> int:
+        walk = BrownianPath(torch.arange(BATCH), shape[1:], 0.0)
+        for end in ends:
+            walk.increment(np.full(BATCH, end))
+            walk.advance(everyone)
+        return queries
+
+    found = [Contestant("Brownian path", "brownian_ratio", path, None)]
+    if peers:
+        import torchsde
+
+        def interval() -> int:
+            walk = torchsde.BrownianInterval(0.0, 1.0, shape)
+            for start, end in zip([0.0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+                walk(start, end)
+            return queries
+
+        found.append(Contestant("torchsde BrownianInterval", None, interval, None))
+    return Contestant("torch.randn", None, normal, None), found
+
+
+def peers() -> list[Contestant]:
+    """torchdiffeq and torchode on the same problem with the same tolerances."""
+    import torchdiffeq
+    import torchode
+
+    turn, y0 = turning()
+    scalar = torch.tensor(0.0, dtype=torch.float64)
+
+    class Counted(torch.nn.Module):
+        calls = 0
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            self.calls += 1
+            return turn(t, y)
+
+    counted = Counted()
+
+    def bare() -> Tensor:
+        return counted(scalar, y0)
+
+    def diffeq(method: str, times: Tensor) -> Callable[[], int]:
+        def run() -> int:
+            counted.calls = 0
+            torchdiffeq.odeint(counted, y0, times, method=method, rtol=RTOL, atol=ATOL)
+            return counted.calls
+
+        return run
+
+    term = torchode.ODETerm(counted)
+    solver = torchode.AutoDiffAdjoint(
+        torchode.Dopri5(term), torchode.PIDController(ATOL, RTOL, 0.2, 0.7, 0.0, term=term)
+    )
+
+    def ode() -> int:
+        counted.calls = 0
+        start, end = torch.zeros(BATCH), torch.full((BATCH,), TURNS)
+        solver.solve(torchode.InitialValueProblem(y0, start, end))
+        return counted.calls
+
+    grid = torch.linspace(0, TURNS, STEPS + 1, dtype=torch.float64)
+    return [
+        Contestant("torchdiffeq euler, fixed", None, diffeq("euler", grid), bare),
+        Contestant("torchdiffeq dopri5", None, diffeq("dopri5", grid[[0, -1]]), bare),
+        Contestant("torchode dopri5", None, ode, bare),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", action="store_true", help="torchdiffeq, torchode, torchsde too")
+    parser.add_argument("--json", action="store_true", help="the figures as JSON, nothing else")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds of timing (40)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    normal, paths = brownian(options.peers)
+    solvers = ours() + (peers() if options.peers else [])
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for contestant in (normal, *paths, *solvers):
+            contestant.run()
+        for _ in range(options.rounds):
+            for contestant in (normal, *paths, *solvers):
+                contestant.round()
+    figures: dict[str, float | None] = dict.fromkeys(
+        ("fixed_us", "adaptive_us", "multistep_us", "brownian_ratio")
+    )
+    lines = [f"{'':28}{'least':>8}{'middle half':>18}"]
+    for contestant in solvers:
+        least, low, high = contestant.microseconds()
+        if contestant.key is not None:
+            figures[contestant.key] = round(least, 2)
+        lines.append(f"{contestant.name:28}{least:8.1f}{f'{low:.1f} to {high:.1f}':>18}  us")
+    unit = normal.microseconds()[0]
+    for contestant in paths:
+        least, low, high = (value / unit for value in contestant.microseconds())
+        if contestant.key is not None:
+            figures[contestant.key] = round(least, 2)
+        lines.append(f"{contestant.name:28}{least:8.2f}{f'{low:.2f} to {high:.2f}':>18}  x randn")
+    print(json.dumps(figures) if options.json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
