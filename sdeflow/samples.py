@@ -24,7 +24,8 @@ class Samples:
         x: (N, ...) the samples; where a sample failed, its last accepted state.
         t: (N,) float64 the time each reached.
         status: (N,) int64 values of `solvers.Status`.
-        log: every attempt of every sample, with columns time, time_end, sigma and log_snr added.
+        log: every attempt of every sample, with time, sigma and log_snr where it began added,
+            and where it would have ended: time_end, sigma_end and log_snr_end.
         settings: what produced it: solver, chart, grid or tolerances, times, breaks, seed.
         seconds: wall time.
         trajectory: (T, N, ...) states at the times asked for, or None.
@@ -104,4 +105,6 @@ def add_times(log: StepLog, dynamics: ProbabilityFlow | ReverseSDE) -> None:
         "time_end": end.numpy(),
         "sigma": sde.sigma(start).numpy(),
         "log_snr": sde.log_snr(start).numpy(),
+        "sigma_end": sde.sigma(end).numpy(),
+        "log_snr_end": sde.log_snr(end).numpy(),
     }
