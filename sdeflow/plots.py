@@ -81,7 +81,8 @@ class StepPanel:
 
     Attributes:
         columns: arrays of equal length, one entry per attempt: `sample`, `time`, `sigma`,
-            `log_snr` where the attempt began, `accepted`, and the step size named by `step`.
+            `log_snr` where the attempt began; `time_end`, `sigma_end`, `log_snr_end` where it
+            would have ended; `accepted`, and the step size named by `step`.
         label: what the row shows, its title.
         step: name of the column of step sizes; signs are ignored.
         unit: label of the vertical axis.
@@ -248,41 +249,45 @@ def _draw_steps(axes: Axes, columns: Mapping[str, NDArray[Any]], step: str, agai
     axes.plot(
         where[~accepted], size[~accepted], "x", color="#b03030", markersize=4, alpha=0.7, zorder=3
     )
-    points, steps = _steps_passing(columns, accepted, where, size)
-    if len(points) > 1:
-        low, middle, high = np.nanmin(steps, 0), np.nanmedian(steps, 0), np.nanmax(steps, 0)
-        axes.fill_between(points, low, high, color="0.8", step="mid", linewidth=0, zorder=0)
-        axes.step(points, middle, where="mid", color="0.0", linewidth=1.1, zorder=2)
+    edges, steps = _steps_passing(
+        columns["sample"][accepted], where[accepted], columns[f"{against}_end"][accepted],
+        size[accepted],
+    )  # fmt: skip
+    covered = np.isfinite(steps).any(0)
+    if covered.any():
+        low, middle, high = np.full((3, len(covered)), np.nan)
+        low[covered] = np.nanmin(steps[:, covered], 0)
+        middle[covered] = np.nanmedian(steps[:, covered], 0)
+        high[covered] = np.nanmax(steps[:, covered], 0)
+        axes.stairs(high, edges, baseline=low, fill=True, color="0.8", linewidth=0, zorder=0)
+        axes.stairs(middle, edges, baseline=None, color="0.0", linewidth=1.1, zorder=2)
 
 
 def _steps_passing(
-    columns: Mapping[str, NDArray[Any]],
-    accepted: NDArray[np.bool_],
-    where: NDArray[Any],
+    sample: NDArray[Any],
+    begin: NDArray[Any],
+    end: NDArray[Any],
     size: NDArray[Any],
     count: int = 160,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points of an axis (P,), P <= count, and the step each sample takes there (samples, P)."""
-    # Points are spread as the steps themselves are, so that they resolve every part with steps.
-    points = (
-        np.unique(np.quantile(where[accepted], np.linspace(0, 1, count)))
-        if accepted.any()
-        else where[:0]
-    )
-    samples = np.unique(columns["sample"][accepted])
-    steps = np.full((len(samples), len(points)), np.nan)
-    for row, sample in enumerate(samples):
-        mine = accepted & (columns["sample"] == sample)
-        begin, dt = where[mine].astype(np.float64), size[mine].astype(np.float64)
-        if (
-            len(begin) > 1 and begin[-1] < begin[0]
-        ):  # the run goes down this axis: a step reaches below its start
-            index = np.searchsorted(-begin, -points, side="right") - 1
-        else:
-            index = np.searchsorted(begin, points, side="right") - 1
-        inside = index >= 0
-        steps[row, inside] = dt[index[inside]]
-    return points[np.isfinite(steps).any(0)], steps[:, np.isfinite(steps).any(0)]
+    """Edges on an axis (P + 1,), and the step each sample takes in between (samples, P).
+
+    Step k of a sample reaches over the axis from `begin` to `end`, in either direction.
+    """
+    # Edges lie as densely as the steps do, so that they resolve every part of the axis.
+    ends = np.unique(np.concatenate([begin, end]).astype(np.float64))
+    edges = np.unique(np.quantile(ends, np.linspace(0, 1, count))) if len(ends) else ends
+    middle = (edges[1:] + edges[:-1]) / 2
+    samples = np.unique(sample)
+    steps = np.full((len(samples), len(middle)), np.nan)
+    for row, number in enumerate(samples):
+        mine = sample == number
+        low = np.minimum(begin[mine], end[mine])
+        order = np.argsort(low)
+        index = np.searchsorted(low[order], middle, side="right") - 1
+        inside = (index >= 0) & (middle <= np.maximum(begin[mine], end[mine]).max(initial=-np.inf))
+        steps[row, inside] = size[mine][order][index[inside]]
+    return edges, steps
 
 
 def _edges_on(

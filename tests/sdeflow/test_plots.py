@@ -21,16 +21,13 @@ def steps(samples=3, rejected_every=4, seed=0):
             rows.append((sample, t, -dt, accepted))
             t, attempt = t - dt * accepted, attempt + 1
     sample, time, dt, accepted = map(np.array, zip(*rows, strict=True))
-    integral = 0.1 * time + 19.9 / 2 * time**2
-    sigma = np.sqrt(-np.expm1(-integral))
-    return {
-        "sample": sample,
-        "time": time,
-        "sigma": sigma,
-        "log_snr": -integral / 2 - np.log(sigma),
-        "dt": dt,
-        "accepted": accepted,
-    }
+    columns = {"sample": sample, "dt": dt, "accepted": accepted}
+    for suffix, at in (("", time), ("_end", time + dt)):
+        integral = 0.1 * at + 19.9 / 2 * at**2
+        sigma = np.sqrt(-np.expm1(-integral))
+        columns |= {f"time{suffix}": at, f"sigma{suffix}": sigma}
+        columns[f"log_snr{suffix}"] = -integral / 2 - np.log(sigma)
+    return columns
 
 
 def test_grid_shows_every_pixel_in_its_place(tmp_path):
@@ -77,24 +74,28 @@ def test_step_sizes_draws_each_attempt_once():
         np.testing.assert_array_equal(crosses.get_xdata(), columns[name][~accepted])
 
 
-def test_median_and_band_are_the_steps_being_taken():
-    # Two samples with constant steps 0.25 and 0.125 on [0, 1], downwards: the band is exactly
-    # [0.125, 0.25] and the median 0.1875 wherever both are under way.
-    time = np.concatenate([np.arange(1, 0, -0.25), np.arange(1, 0, -0.125)])
-    columns = {
-        "sample": np.repeat([0, 1], [4, 8]),
-        "time": time,
-        "sigma": time,
-        "log_snr": -np.log(time),
-        "dt": np.repeat([-0.25, -0.125], [4, 8]),
-        "accepted": np.ones(12, bool),
-    }
-    points, passing = plots._steps_passing(
-        columns, columns["accepted"], columns["time"], np.abs(columns["dt"])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_median_and_band_are_the_steps_being_taken(turn):
+    # Two samples cross [0, 1] in constant steps of 0.25 and 0.125, down or up the axis: each is
+    # seen everywhere with its own step, and the edges are those of the finer one.
+    begin = np.concatenate([np.arange(1, 0, -0.25), np.arange(1, 0, -0.125)])
+    size = np.repeat([0.25, 0.125], [4, 8])
+    end = begin - size
+    edges, passing = plots._steps_passing(
+        np.repeat([0, 1], [4, 8]), turn * begin, turn * end, size
     )
-    assert points.min() == 0.125
-    np.testing.assert_array_equal(passing[0], np.full(len(points), 0.25))
-    np.testing.assert_array_equal(passing[1], np.full(len(points), 0.125))
+    assert (edges.min(), edges.max()) == tuple(sorted([0.0, turn * 1.0]))
+    np.testing.assert_array_equal(passing[0], np.full(len(edges) - 1, 0.25))
+    np.testing.assert_array_equal(passing[1], np.full(len(edges) - 1, 0.125))
+
+
+def test_where_no_sample_was_nothing_is_drawn():
+    # One sample stops half-way: beyond, only the other is seen.
+    sample, begin = np.array([0, 0, 1]), np.array([1.0, 0.5, 1.0])
+    edges, passing = plots._steps_passing(sample, begin, begin - 0.5, np.full(3, 0.5))
+    middle = (edges[1:] + edges[:-1]) / 2
+    np.testing.assert_array_equal(np.isnan(passing[1]), middle < 0.5)
+    assert not np.isnan(passing[0]).any()
 
 
 def test_edges_are_drawn_where_the_process_has_them():
