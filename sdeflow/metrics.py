@@ -68,7 +68,8 @@ def frechet_distance(a: Samples, b: Samples) -> Distance:
 def _covariance_factor(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """R with R^T R the unbiased covariance of the rows of x."""
     (factor,) = scipy.linalg.qr(x - x.mean(0), mode="r", check_finite=False)
-    return np.asarray(factor[: x.shape[1]]) / np.sqrt(len(x) - 1)
+    scaled: NDArray[np.float64] = factor[: x.shape[1]] / np.sqrt(len(x) - 1)
+    return scaled
 
 
 def sliced_wasserstein(
