@@ -259,13 +259,14 @@ def _edges(
 
 
 def read_edges(path: str | Path) -> list[float]:
-    """Edges t_1 < ... < t_n from a file: a JSON list, or {"edges": [...]}.
+    """Edges t_1 < ... < t_n from a file: a JSON list, or {"edges": [...]}; or the list itself.
 
     Raises:
         ValueError: the file is missing or holds something else.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        written = str(path).startswith("[")
+        found = json.loads(str(path) if written else Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"edges={str(path)!r}: neither time, sigma, log-snr nor a readable JSON file of edges "
@@ -290,7 +291,7 @@ def make_conditioning(
     """A conditioning from plain settings, as the command line has them.
 
     `condition` is one of time, smooth, log-snr, sigma, edm, none; `etsdm_edges` is time, sigma,
-    log-snr, log-snr:FIRST (the first edge in t), or the path of a JSON file of edges.
+    log-snr, log-snr:FIRST (the first edge in t), the path of a JSON file of edges, or a JSON list.
     """
     made: dict[str, Conditioning] = {
         "time": Time(),

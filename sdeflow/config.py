@@ -20,14 +20,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sdeflow.conditioning import Conditioning
-    from sdeflow.denoiser import Denoiser
-    from sdeflow.sde import SDE
+from typing import Any, TypeVar
 
 __all__ = [
     "ARCHITECTURE",
@@ -35,14 +28,13 @@ __all__ = [
     "Option",
     "TrainConfig",
     "load_config",
-    "make_conditioning_from",
-    "make_denoiser_from",
-    "make_network_from",
-    "make_sde_from",
     "nearest",
     "options",
     "save_config",
+    "settled",
 ]
+
+Value = TypeVar("Value")
 
 SDES = ("vp", "subvp", "ve", "edm")
 SCHEDULES = ("linear", "quadratic", "cosine", "zero-snr", "trig")
@@ -339,6 +331,13 @@ def _unknown(what: str, value: object, known: Iterable[str]) -> str:
     return f"{what} {value!r} is unknown: {hint}"
 
 
+def settled(value: Value | None) -> Value:
+    """A setting that resolving has replaced by a value, for settings that may be "auto"."""
+    if value is None:
+        raise TypeError("an unresolved setting is used: resolve the configuration first")
+    return value
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -399,57 +398,3 @@ def load_config(path: str | Path) -> TrainConfig:
         return TrainConfig.from_dict(values)
     except ValueError as error:
         raise ValueError(f"config {path}: {error}") from None
-
-
-def make_sde_from(config: TrainConfig) -> SDE:
-    """The forward process of `config`."""
-    from sdeflow.sde import make_sde
-
-    return make_sde(config.sde, schedule=config.schedule, smooth_start=config.smooth_start)
-
-
-def make_conditioning_from(config: TrainConfig, sde: SDE) -> Conditioning:
-    """What the network of `config` is told of t."""
-    from sdeflow.conditioning import make_conditioning
-
-    return make_conditioning(
-        sde,
-        condition=config.condition,
-        smooth_scale=config.smooth_scale,
-        etsdm=config.etsdm,
-        etsdm_threshold=config.etsdm_threshold,
-        etsdm_intervals=config.etsdm_intervals,
-        etsdm_edges=config.etsdm_edges,
-        etsdm_at=config.etsdm_at,
-    )
-
-
-def make_network_from(
-    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int
-) -> nn.Module:
-    """The network of `config` for samples of shape `data_shape`."""
-    from sdeflow.networks import make_network
-
-    return make_network(
-        config.network,
-        config.size,
-        data_shape=data_shape,
-        num_classes=num_classes if config.class_condition else 0,
-        condition=config.condition,
-    )
-
-
-def make_denoiser_from(
-    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int
-) -> Denoiser:
-    """Network, SDE and conditioning of `config`, put together."""
-    from sdeflow.denoiser import Denoiser
-
-    sde = make_sde_from(config)
-    return Denoiser(
-        make_network_from(config, data_shape, num_classes),
-        sde,
-        conditioning=make_conditioning_from(config, sde),
-        predict=config.predict,
-        scale_input=True,
-    )

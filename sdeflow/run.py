@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import TrainConfig, make_denoiser_from
+from .config import TrainConfig, nearest
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
@@ -145,8 +145,6 @@ def find_run(run: str | Path, root: str | Path = "runs") -> Path:
         return path
     if len(path.parts) == 1 and (Path(root) / path).is_dir():
         return Path(root) / path
-    from .config import nearest
-
     near = nearest(path.name, [info.name for info in list_runs(root)])
     hint = f"did you mean {Path(root) / near}?" if near else "train one with `sdeflow train`"
     raise ValueError(f"there is no run {run}: {hint}")
@@ -170,6 +168,7 @@ def load_run(
     Raises:
         ValueError: no such run, no checkpoint in it, or only damaged ones.
     """
+    from .build import build_denoiser
     from .training.checkpoint import latest_checkpoint, load_checkpoint
 
     path = find_run(run, root)
@@ -187,7 +186,7 @@ def load_run(
     state = checkpoint.state
     config = TrainConfig.from_dict(state["config"])
     shape = tuple(state["data_shape"])
-    denoiser = make_denoiser_from(config, shape, state["num_classes"])
+    denoiser = build_denoiser(config, shape, state["num_classes"])
     try:
         denoiser.network.load_state_dict(tensors)
     except RuntimeError as error:

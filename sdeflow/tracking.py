@@ -2,7 +2,7 @@
 
 | mode | what happens |
 |---|---|
-| auto | online when logged in (an API key in WANDB_API_KEY or netrc), else offline; WANDB_MODE wins |
+| auto | what WANDB_MODE says; else online when logged in (an API key is known), else offline |
 | online | uploads; when no connection can be made, offline with a remark |
 | offline | everything goes under ``RUN/wandb``; ``wandb sync`` uploads it later |
 | disabled | nothing; wandb is not even imported |
@@ -172,7 +172,8 @@ def start_tracking(
     except ImportError as error:
         say(f"wandb cannot be imported ({_line(error)}); the run goes on without it")
         return Tracker()
-    run = None
+    run: Any = None
+    attempt: Any
     for attempt in (mode, "offline") if mode == "online" else (mode,):
         try:
             wandb.setup(settings=_settings(wandb))

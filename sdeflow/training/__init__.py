@@ -8,9 +8,10 @@ from .draws import Draws
 from .heldout import HeldOut, HeldOutLoss
 from .interrupt import TrainingInterrupted
 from .journal import read_metrics
+from .learner import Learner
 from .loss import DenoisingLoss, TimeDistribution, time_bins
 from .plan import Plan, plan, resolve
-from .trainer import Trainer, train
+from .trainer import train
 
 __all__ = [
     "Checkpoint",
@@ -18,9 +19,9 @@ __all__ = [
     "Draws",
     "HeldOut",
     "HeldOutLoss",
+    "Learner",
     "Plan",
     "TimeDistribution",
-    "Trainer",
     "TrainingInterrupted",
     "latest_checkpoint",
     "load_checkpoint",

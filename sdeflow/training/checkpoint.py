@@ -77,9 +77,10 @@ class Checkpoint:
                 "delete this checkpoint, an older one will be used"
             )
         try:
-            return safetensors.torch.load(content)
+            tensors: dict[str, Tensor] = safetensors.torch.load(content)
         except SafetensorError as error:
             raise ValueError(f"checkpoint {self.path}: {file.name}: {error}") from None
+        return tensors
 
 
 def _canonical(values: Mapping[str, Any]) -> str:
@@ -220,7 +221,7 @@ def latest_checkpoint(
 
 
 def prune_checkpoints(root: Path, keep: Iterable[int]) -> None:
-    """Delete every checkpoint but those of the steps in `keep`, and what a kill left half written."""
+    """Delete all checkpoints but those of the steps in `keep`, and what a kill left half done."""
     kept = {f"step-{step:08d}" for step in keep}
     for item in root.iterdir():
         stale = item.name.startswith((".step-", ".old-step-"))

@@ -122,7 +122,9 @@ class TimeDistribution:
             return -self.sde.log_snr_dot(t) / (self._high - self._low)
         if self.kind == "log-normal":
             z = (-self.sde.log_snr(t) - LOG_MEAN) / LOG_STD
-            normal = torch.exp(-0.5 * z * z) / (math.sqrt(2 * math.pi) * LOG_STD * self._mass)
+            normal: Tensor = torch.exp(-0.5 * z * z) / (
+                math.sqrt(2 * math.pi) * LOG_STD * self._mass
+            )
             return -self.sde.log_snr_dot(t) * normal
         return torch.full_like(t, 1 / (self.t_max - self.t_min))
 
@@ -153,7 +155,7 @@ class DenoisingLoss:
         self.predict, self.weighting, self.time, self.sde = predict, weighting, time, time.sde
 
     def noise_factor(self, t: Tensor) -> Tensor:
-        """k(t)^2 of the residual that `errors` squares, float64 (B,); the score's is scaled to 1."""
+        """k(t)^2 of the residual that `errors` squares (1 for the score's); float64 (B,)."""
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         if self.predict == "data":
             return (alpha / sigma) ** 2

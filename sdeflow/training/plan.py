@@ -7,6 +7,7 @@ refused here.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -17,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..build import build_denoiser, build_sde
+from ..conditioning import read_edges
 from ..config import (
     ARCHITECTURE,
     PLACE,
     TrainConfig,
-    make_denoiser_from,
-    make_sde_from,
+    settled,
 )
 from ..data import Dataset, load_data
 from ..denoiser import Denoiser
@@ -68,9 +70,8 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """What a dry run prints: plain values."""
-        assert self.config.batch_size is not None
-        assert self.config.steps is not None
         train = len(self.dataset.train)
+        seen = settled(self.config.steps) * settled(self.config.batch_size)
         return {
             "directory": str(self.directory),
             "resumes_from_step": self.checkpoint.step if self.checkpoint else None,
@@ -80,7 +81,7 @@ class Plan:
             "heldout_samples": len(self.dataset.heldout),
             "num_classes": self.dataset.num_classes,
             "parameters": self.parameters,
-            "epochs": round(self.config.steps * self.config.batch_size / train, 2),
+            "epochs": round(seen / train, 2),
             "conditioning": repr(self.denoiser.conditioning),
             "config": self.config.to_dict(),
         }
@@ -147,7 +148,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     small = pixels <= 256
     steps = config.steps if config.steps is not None else (1200 if small else 4000)
     chosen: dict[str, Any] = {
-        "t_max": _end(config, make_sde_from(config)),
+        "t_max": _end(config, build_sde(config)),
         "flips": dataset.flips,
         "steps": steps,
         "batch_size": 128 if small else 64,
@@ -161,6 +162,9 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         if values[name] is None:
             values[name] = value
     values["precision"] = _precision(config)
+    edges = config.etsdm_edges
+    if config.etsdm and edges not in ("time", "sigma", "log-snr") and ":" not in edges:
+        values["etsdm_edges"] = json.dumps(read_edges(edges))  # the file may not be there later
     resolved = TrainConfig.from_dict(values)
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
@@ -242,7 +246,8 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
     """
     device_of(config.device)
     directory, resume = _place(config)
-    checkpoint, tensors = None, {}
+    checkpoint: Checkpoint | None = None
+    tensors: Tensors = {}
     if resume and (found := latest_checkpoint(directory / "checkpoints", RESUMED, warn)):
         checkpoint, tensors = found
         saved = TrainConfig.from_dict(checkpoint.state["config"])
@@ -259,7 +264,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
-        denoiser = make_denoiser_from(config, shape, dataset.num_classes)
+        denoiser = build_denoiser(config, shape, dataset.num_classes)
     return Plan(config, dataset, denoiser, directory, checkpoint, tensors)
 
 

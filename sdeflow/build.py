@@ -1,0 +1,67 @@
+"""From settings to objects: the process, the conditioning, the network, the denoiser."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .conditioning import Conditioning, make_conditioning
+from .config import TrainConfig
+from .denoiser import Denoiser
+from .networks import make_network
+from .sde import SDE, make_sde
+
+__all__ = ["build_conditioning", "build_denoiser", "build_network", "build_sde"]
+
+
+def build_sde(config: TrainConfig) -> SDE:
+    """The forward process."""
+    return make_sde(config.sde, schedule=config.schedule, smooth_start=config.smooth_start)
+
+
+def build_conditioning(config: TrainConfig, sde: SDE) -> Conditioning:
+    """What the network is told of t.
+
+    Raises:
+        ValueError: thresholds or edges out of range, or a condition that would be infinite.
+    """
+    return make_conditioning(
+        sde,
+        condition=config.condition,
+        smooth_scale=config.smooth_scale,
+        etsdm=config.etsdm,
+        etsdm_threshold=config.etsdm_threshold,
+        etsdm_intervals=config.etsdm_intervals,
+        etsdm_edges=config.etsdm_edges,
+        etsdm_at=config.etsdm_at,
+    )
+
+
+def build_network(
+    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int = 0
+) -> nn.Module:
+    """The network for samples of shape `data_shape`; its weights come from torch's generator.
+
+    Raises:
+        ValueError: the network does not suit the data.
+    """
+    return make_network(
+        config.network,
+        config.size,
+        data_shape=data_shape,
+        num_classes=num_classes if config.class_condition else 0,
+        condition=config.condition,
+    )
+
+
+def build_denoiser(
+    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int = 0
+) -> Denoiser:
+    """Network, process and conditioning put together, with fresh weights.
+
+    Raises:
+        ValueError: as `build_conditioning` and `build_network`.
+    """
+    sde = build_sde(config)
+    conditioning = build_conditioning(config, sde)
+    network = build_network(config, data_shape, num_classes)
+    return Denoiser(network, sde, conditioning, predict=config.predict, scale_input=True)

@@ -1,0 +1,229 @@
+r"""One optimiser step, and everything it changes.
+
+Step n, for n = 0, 1, ...:
+
+    (x_0, t, eps) = draws(seed, n);   x_t = alpha x_0 + sigma eps
+    theta <- AdamW(theta, clip(grad mean_i w(t_i) |eps-hat_i - eps_i|^2 / d))
+    ema   <- m ema + (1 - m) theta,   m = min(decay, (1 + k)/(10 + k)) after k updates
+
+so that the average forgets its start in short runs as well. Times, alpha and sigma are float64 on
+the host; the network alone runs in reduced precision; loss, gradients, optimiser and average are
+float32. A step whose loss or gradient is not finite changes nothing and is counted.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ..config import TrainConfig, settled
+from ..denoiser import Denoiser
+from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from .draws import Draws, seed_of
+from .loss import DenoisingLoss, TimeDistribution, time_bins
+from .plan import Plan, Tensors, device_of
+
+__all__ = ["Learner", "ema_decay", "learning_rate"]
+
+BETAS = (0.9, 0.99)  # AdamW's; the second shorter than usual, since runs may be short
+PATIENCE = 10  # steps in a row without a finite gradient before giving up
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of step `step`, from 0: linear warm-up, then constant or half a cosine to 0."""
+    peak, steps, warmup = settled(config.lr), settled(config.steps), settled(config.warmup)
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    if config.lr_schedule == "constant":
+        return peak
+    share = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def ema_decay(decay: float, updates: int) -> float:
+    """The decay m of the average at update number `updates`, from 0."""
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+class _Raw(nn.Module):
+    """The denoiser's own output as a module's call, which is what data parallelism hooks into."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, t: Any, label: Tensor | None = None) -> Tensor:
+        # t comes as a NumPy array: data parallelism would move a tensor off the host.
+        return self.denoiser.raw(x, torch.from_numpy(t), label)
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    """Processes, device and precision, from the launcher's environment and the settings."""
+    # Accelerate keeps one state per process; a second run may want another device or precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    device = device_of(config.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    precision = "no" if config.precision == "fp32" else config.precision
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+
+
+class Learner:
+    """The network being trained, its average, its optimiser and where they stand.
+
+    Args:
+        plan: the run.
+
+    Attributes:
+        denoiser: the network being trained, with its process and conditioning.
+        average: the same with averaged weights, in evaluation mode.
+        loss: the training loss.
+        step: steps taken, skipped ones included.
+        skipped: steps that changed nothing because something was not finite.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        config = self.config = plan.config
+        self.dataset = plan.dataset
+        self.batch_size, self.decay = settled(config.batch_size), settled(config.ema)
+        self.accelerator = _accelerator(config)
+        self.device: torch.device = self.accelerator.device
+        self.denoiser = plan.denoiser.to(self.device).train()
+        self.average = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
+        self.sde = self.denoiser.sde
+        law = TimeDistribution(
+            config.time_distribution, self.sde, config.t_min, settled(config.t_max)
+        )
+        self.loss = DenoisingLoss(config.predict, config.weighting, law)
+        self.draws = Draws(
+            config.seed,
+            len(self.dataset.train),
+            self.batch_size,
+            law,
+            config.label_dropout,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        self.labels = self.dataset.train_labels if config.class_condition else None
+        optimizer = torch.optim.AdamW(
+            self.denoiser.parameters(),
+            lr=learning_rate(config, 0),
+            betas=BETAS,
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self._dropout = any(
+            isinstance(module, nn.Dropout) and module.p > 0 for module in self.denoiser.modules()
+        )
+        self.step = self.updates = self.skipped = self.bad = 0
+        if plan.checkpoint:
+            self._restore(plan.checkpoint, plan.tensors, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(_Raw(self.denoiser), optimizer)
+        self.weights = list(self.denoiser.parameters())
+        self._averages = list(self.average.parameters())
+
+    def tensors(self) -> Tensors:
+        """What a checkpoint holds of the networks and the optimiser."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return {
+            "model": self.denoiser.network.state_dict(),
+            "ema": self.average.network.state_dict(),
+            "optimizer": optimizer_tensors(optimizer),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds besides, as plain values."""
+        scaler = self.accelerator.scaler
+        return {
+            "updates": self.updates,
+            "skipped": self.skipped,
+            "bad": self.bad,
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+
+    def _restore(
+        self, checkpoint: Checkpoint, tensors: Tensors, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.denoiser.network.load_state_dict(tensors["model"])
+        self.average.network.load_state_dict(tensors["ema"])
+        restore_optimizer(optimizer, tensors["optimizer"])
+        state = checkpoint.state
+        self.step, self.updates = checkpoint.step, state["updates"]
+        self.skipped, self.bad = state["skipped"], state["bad"]
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set in any process."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        flags = torch.tensor([float(flag)], device=self.device)
+        return bool(self.accelerator.reduce(flags, "sum").item())
+
+    def losses(self, step: int) -> tuple[Tensor, Tensor]:
+        """Loss of each of this process's samples in step `step`, and their times; both (b,)."""
+        batch = self.draws.batch(step)
+        x_0 = self.dataset.train[batch.index]
+        if self.config.flips:
+            x_0 = torch.where(batch.flip.view(-1, *[1] * (x_0.dim() - 1)), x_0.flip(-1), x_0)
+        x_0 = x_0.to(self.device, non_blocking=True)
+        label = None
+        if self.labels is not None:
+            null = self.dataset.num_classes
+            label = torch.where(batch.drop, null, self.labels[batch.index]).to(self.device)
+        noise = self.draws.noise(step, tuple(x_0.shape[1:]), self.device)
+        if self._dropout:
+            torch.manual_seed(seed_of(self.config.seed, "dropout", step, self.draws.first))
+        output = self.model(self.sde.perturb(x_0, batch.t, noise), batch.t.numpy(), label)
+        return self.loss(output, x_0, noise, batch.t), batch.t
+
+    def advance(self) -> tuple[float, float]:
+        """One step; returns the mean loss of this process's samples and the gradient's norm.
+
+        Raises:
+            FloatingPointError: no finite gradient for `PATIENCE` steps in a row.
+        """
+        rate = learning_rate(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses, t = self.losses(self.step)
+        # Data parallelism averages over processes, whose slices may differ in size.
+        total = losses.sum() * (self.accelerator.num_processes / self.batch_size)
+        self.accelerator.backward(total)
+        limit = self.config.clip or math.inf
+        norm = float(self.accelerator.clip_grad_norm_(self.weights, limit))
+        loss = float(losses.detach().mean())
+        self.step += 1
+        if self.any(not (math.isfinite(norm) and math.isfinite(loss))):
+            self._skip(losses.detach(), t)
+        else:
+            self.optimizer.step()
+            average = get_ema_multi_avg_fn(ema_decay(self.decay, self.updates))  # type: ignore[no-untyped-call]
+            average(self._averages, self.weights, self.updates)
+            self.updates, self.bad = self.updates + 1, 0
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def _skip(self, losses: Tensor, t: Tensor) -> None:
+        self.skipped, self.bad = self.skipped + 1, self.bad + 1
+        if self.accelerator.scaler is not None:
+            self.optimizer.step()  # the fp16 scaler leaves the weights alone and lowers its scale
+        if self.bad < PATIENCE:
+            return
+        worst = t[~torch.isfinite(losses.cpu())]
+        where = "the gradient is not finite, though the loss is"
+        if len(worst):
+            edges = time_bins(self.loss.time.t_min, self.loss.time.t_max)
+            inner = torch.tensor(edges[1:-1], dtype=torch.float64)
+            index = int(torch.bucketize(worst, inner, right=True).mode().values)
+            where = f"mostly for t in [{edges[index]:g}, {edges[index + 1]:g})"
+        raise FloatingPointError(
+            f"loss or gradient not finite {PATIENCE} times in a row, at step {self.step}, {where}"
+        )
