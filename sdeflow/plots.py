@@ -225,6 +225,7 @@ def step_sizes(
                 raise ValueError(f"panel {panel.label!r} has no attempts to draw")
             for axes, (name, _, scale) in zip(row, AXES_OF_NOISE, strict=True):
                 axes.set_xscale(scale)
+                axes.use_sticky_edges = False
                 _draw_steps(axes, columns, panel.step, name)
                 for edge in _edges_on(name, edges, columns):
                     axes.axvline(edge, color="0.35", linewidth=0.7, linestyle=":")
@@ -253,7 +254,7 @@ def _draw_steps(axes: Axes, columns: Mapping[str, NDArray[Any]], step: str, agai
         columns["sample"][accepted], where[accepted], columns[f"{against}_end"][accepted],
         size[accepted],
     )  # fmt: skip
-    covered = np.isfinite(steps).any(0)
+    covered = np.asarray(np.isfinite(steps).any(0))
     if covered.any():
         low, middle, high = np.full((3, len(covered)), np.nan)
         low[covered] = np.nanmin(steps[:, covered], 0)
@@ -268,15 +269,17 @@ def _steps_passing(
     begin: NDArray[Any],
     end: NDArray[Any],
     size: NDArray[Any],
-    count: int = 160,
+    count: int = 400,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Edges on an axis (P + 1,), and the step each sample takes in between (samples, P).
 
     Step k of a sample reaches over the axis from `begin` to `end`, in either direction.
     """
-    # Edges lie as densely as the steps do, so that they resolve every part of the axis.
-    ends = np.unique(np.concatenate([begin, end]).astype(np.float64))
-    edges = np.unique(np.quantile(ends, np.linspace(0, 1, count))) if len(ends) else ends
+    # Edges are ends of steps, as dense as the steps are; those that many samples share come first.
+    ends = np.concatenate([begin, end]).astype(np.float64)
+    edges = ends
+    if len(ends):
+        edges = np.unique(np.quantile(ends, np.linspace(0, 1, count), method="nearest"))
     middle = (edges[1:] + edges[:-1]) / 2
     samples = np.unique(sample)
     steps = np.full((len(samples), len(middle)), np.nan)
