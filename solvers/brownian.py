@@ -40,6 +40,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .controller import column
 from .noise import NoiseSource, Seeds
 
 __all__ = ["Brownian", "BrownianPath", "Increment", "NoiseSource"]
@@ -66,12 +67,15 @@ class Brownian(Protocol):
 
 
 class _Attempt(NamedTuple):
-    """The last increment: its end, length and noise of its new part, the whole pieces in it."""
+    """The last increment: its end, length and noise of its new part, the whole pieces in it.
+
+    `whole` is None where no sample knew anything.
+    """
 
     end: _Floats
     part: _Floats
     new: Tensor
-    whole: _Ints
+    whole: _Ints | None
 
 
 class BrownianPath:
@@ -111,6 +115,7 @@ class BrownianPath:
         # Level l ends at _ends[l, b]; its (dW, dZ) are _pieces[_slots[l, b], b], so that a piece
         # pushed in between moves indices on the host and no noise on the device.
         self._depth = np.zeros(batch, dtype=np.intp)
+        self._deepest = 0
         self._ends = np.zeros((0, batch))
         self._slots = np.zeros((0, batch), dtype=np.intp)
         self._pieces = torch.zeros((0, batch, 1 + area, *shape), dtype=dtype, device=device)
@@ -130,14 +135,18 @@ class BrownianPath:
         Returns:
             dW (B, *shape) and dZ, the same or None without `area`.
         """
+        end = np.array(end, dtype=np.float64)
         noise = self._noise.normal(self._draws)
         self._draws += 1
-        if self._depth.any():
+        if self._deepest:
             piece = self._reveal(end, noise)
         else:
             part = end - self._position
-            piece = self._combine(noise, None, _fresh(part, self.area))
-            self._attempt = _Attempt(end, part, piece, np.zeros_like(self._depth))
+            if self.area:
+                piece = self._combine(noise, None, _fresh(part, True))
+            else:
+                piece = noise * column(np.sqrt(part), noise)
+            self._attempt = _Attempt(end, part, piece, None)
         return piece[:, 0], piece[:, 1] if self.area else None
 
     def advance(self, accepted: npt.NDArray[np.bool_]) -> None:
@@ -146,10 +155,16 @@ class BrownianPath:
             raise ValueError("advance() follows an increment(); ask for one first")
         end, part, new, whole = self._attempt
         self._attempt = None
+        if whole is None:
+            if np.count_nonzero(accepted) == len(accepted):
+                self._position = end
+                return
+            whole = np.zeros_like(self._depth)
         rows = np.flatnonzero(~accepted & (part > 0))
         if rows.size:
             self._push(rows, end[rows], new, whole[rows])
         self._depth = np.where(accepted, self._depth - whole, self._depth)
+        self._deepest = int(self._depth.max(initial=0))
         self._position = np.where(accepted, end, self._position)
 
     def keep(self, rows: _Ints) -> None:
@@ -157,6 +172,7 @@ class BrownianPath:
         self._noise = self._noise.select(rows)
         self._position = self._position[rows]
         self._depth = self._depth[rows]
+        self._deepest = int(self._depth.max(initial=0))
         self._ends = self._ends[:, rows]
         self._slots = self._slots[:, rows]
         self._pieces = self._pieces[:, torch.from_numpy(rows).to(self._pieces.device)]

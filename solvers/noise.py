@@ -4,17 +4,16 @@ Element i of step k of a sample is a hash of the sample's seed and of (k, i), so
 neither the batch the sample is in, nor its place there, nor the device, nor on how many numbers
 were drawn before.
 
-The hash is squares64 (B. Widynski, *Squares: a fast counter-based RNG*, arXiv 2004.06278): five
-rounds of `x <- swap(x^2 + w)` on 64-bit words, `swap` exchanging the halves, with w alternating
-between y = c K and z = y + K for the counter c and an odd key K. K and the first counter are
-SplitMix64 hashes of (seed, stream). The two halves a, b of a word give a pair of normals (Box and
-Muller):
+The hash is SplitMix64 (Steele, Lea, Flood 2014, *Fast splittable pseudorandom number generators*):
+word c of a sample is `mix(first + c * gamma)` on 64-bit integers, with a start and an odd
+increment of the sample's own, themselves hashes of (seed, stream). The two halves a, b of a word,
+as signed integers, give a pair of normals (Box and Muller):
 
-$$ r = \sqrt{-2 \log((a + 1/2)\, 2^{-32})}, \qquad \theta = 2 \pi b\, 2^{-32}, \qquad
+$$ r = \sqrt{-2 \log\left(|a|\, 2^{-31} + 2^{-32}\right)}, \qquad \theta = \pi b\, 2^{-31}, \qquad
    (r \cos\theta,\; r \sin\theta). $$
 
 They are computed on the host in float32, so that a float32 and a float64 state see the same
-noise; no value is beyond 6.77 in size. Steps are made in blocks, which spreads the cost of the
+noise; no value is beyond 6.67 in size. Steps are made in blocks, which spreads the cost of the
 calls.
 """
 
@@ -35,65 +34,48 @@ Seeds: TypeAlias = "Tensor | npt.NDArray[np.int64] | Sequence[int]"
 
 _Words: TypeAlias = npt.NDArray[np.uint64]
 
-_HALF = np.uint64(32)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Numbers made at a time: enough to spread the cost of ~50 NumPy calls, few enough for the cache.
+# Numbers made at a time: enough to spread the cost of ~30 NumPy calls, few enough for the cache.
 _BLOCK_NUMBERS = 1 << 15
 _BLOCK_STEPS = 64
 
 
 def _mix(words: _Words) -> _Words:
-    """SplitMix64's finaliser, a bijection of 64-bit words that lets each bit reach all others."""
-    mixed: _Words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    """SplitMix64's finaliser, a bijection that lets each bit reach all others. In place."""
+    shifted = words >> np.uint64(30)
+    words ^= shifted
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    np.right_shift(words, np.uint64(27), out=shifted)
+    words ^= shifted
+    words *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(words, np.uint64(31), out=shifted)
+    words ^= shifted
+    return words
 
 
-def _squares(counter: _Words, key: _Words) -> _Words:
-    """squares64 of counters with odd keys (shapes broadcast). Overwrites `counter`."""
-    y = counter
-    y *= key
-    z = y + key
-    x = y * y
-    x += y
-    swapped = np.empty_like(x)
-    for w in (z, y):
-        np.right_shift(x, _HALF, out=swapped)
-        np.left_shift(x, _HALF, out=x)
-        x |= swapped
-        x *= x
-        x += w
-    np.right_shift(x, _HALF, out=swapped)
-    np.left_shift(x, _HALF, out=x)
-    x |= swapped
-    x *= x
-    x += z
-    np.right_shift(x, _HALF, out=swapped)
-    np.left_shift(x, _HALF, out=z)
-    swapped |= z
-    swapped *= swapped
-    swapped += y
-    swapped >>= _HALF
-    x ^= swapped
-    return x
+def _increments(words: _Words) -> _Words:
+    """Odd increments from hashes; those whose bits change too rarely are repaired (ibid.)."""
+    gamma = words | np.uint64(1)
+    changes = (gamma ^ (gamma >> np.uint64(1))).view(np.uint8).reshape(-1, 8)
+    few = np.unpackbits(changes, axis=1).sum(axis=1) < 24
+    repaired: _Words = np.where(few, gamma ^ np.uint64(0xAAAAAAAAAAAAAAAA), gamma)
+    return repaired
 
 
 def _normals(words: _Words) -> npt.NDArray[np.float32]:
     """Two standard normals from each 64-bit word: (..., n) -> (..., 2 n), cosines first."""
-    halves = words.view(np.uint32).reshape(*words.shape, 2)
-    radius = halves[..., 0].astype(np.float32)
-    radius *= np.float32(2.0**-32)
-    radius += np.float32(2.0**-33)  # 1 at most in float32, so the logarithm is never positive
+    halves = words.view(np.int32).astype(np.float32)
+    radius = halves[..., 0::2] * np.float32(2.0**-31)
+    np.abs(radius, out=radius)
+    radius += np.float32(2.0**-32)  # at most 1 in float32, so the logarithm is never positive
     np.log(radius, out=radius)
     radius *= np.float32(-2.0)
     np.sqrt(radius, out=radius)
-    angle = halves[..., 1].astype(np.float32)
-    angle *= np.float32(2.0 * math.pi * 2.0**-32)
+    angle = halves[..., 1::2] * np.float32(math.pi * 2.0**-31)
     n = words.shape[-1]
     pairs = np.empty((*words.shape[:-1], 2 * n), dtype=np.float32)
     np.multiply(radius, np.cos(angle), out=pairs[..., :n])
-    np.multiply(radius, np.sin(angle, out=angle), out=pairs[..., n:])
+    np.multiply(radius, np.sin(angle), out=pairs[..., n:])
     return pairs
 
 
@@ -155,8 +137,8 @@ class NoiseSource:
         self.stream = stream
         table = np.array([stream % 2**64], dtype=np.uint64) * _GOLDEN
         word = _mix(self.seeds.view(np.uint64) + table)
-        self._key = _mix(word + _GOLDEN) | np.uint64(1)
-        self._first = _mix(word + _GOLDEN + _GOLDEN)
+        self._gamma = _increments(_mix(word + _GOLDEN))[:, None]
+        self._first = _mix(word + _GOLDEN + _GOLDEN)[:, None]
         self._block = torch.empty(0)
         self._block_start = 0
 
@@ -184,8 +166,9 @@ class NoiseSource:
         steps = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // max(1, batch * size)))
         words = (size + 1) // 2
         counter = np.arange(index * words, (index + steps) * words).astype(np.uint64)
-        counter = counter.reshape(steps, 1, words) + self._first[:, None]
-        pairs = _normals(_squares(counter, self._key[:, None]))
+        state = counter.reshape(steps, 1, words) * self._gamma
+        state += self._first
+        pairs = _normals(_mix(state))
         numbers = torch.from_numpy(pairs)[..., :size].reshape(steps, batch, *self.shape)
         self._block = numbers.to(self.device, self.dtype)
         self._block_start = index
