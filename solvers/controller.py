@@ -151,6 +151,7 @@ class ErrorNorm:
         self.rtol = rtol
         self.atol = atol
         self.weight = weight
+        self._atol = torch.tensor(atol)
 
     def __call__(self, error: Tensor, y0: Tensor, y1: Tensor, t0: Array, t1: Array) -> Array:
         """Error ratios (n,) of a step from `y0` at `t0` to `y1` at `t1`: one synchronisation.
@@ -165,8 +166,10 @@ class ErrorNorm:
             w0, w1 = column(self.weight(t0), y0), column(self.weight(t1), y0)
             error = error * w1
             size = torch.maximum((y0 * w0).abs_(), (y1 * w1).abs_())
-        # Adding 0 * y1 keeps an infinite y1 from passing as an error of 0.
-        ratio = torch.add(error, y1, alpha=0.0).div_(size.mul_(self.rtol).add_(self.atol))
+        # y1 - y1 is not 0 where y1 is not finite: an infinite y1 must not pass as a small error.
+        ratio = (
+            torch.sub(y1, y1).add_(error).div_(torch.add(self._floor(size), size, alpha=self.rtol))
+        )
         return rms(ratio)
 
     def scaled(self, value: Tensor, y: Tensor, t: Array) -> Array:
@@ -176,7 +179,13 @@ class ErrorNorm:
         if self.weight is not None:
             w = column(self.weight(t), y)
             value, y = value * w, y * w
-        return rms(value / y.abs().mul_(self.rtol).add_(self.atol))
+        return rms(value / torch.add(self._floor(y), y.abs(), alpha=self.rtol))
+
+    def _floor(self, like: Tensor) -> Tensor:
+        """`atol` as a tensor (), which is cheaper to add than a number is."""
+        if self._atol.dtype is not like.dtype or self._atol.device != like.device:
+            self._atol = torch.tensor(self.atol, dtype=like.dtype, device=like.device)
+        return self._atol
 
 
 def column(values: Array, like: Tensor) -> Tensor:

@@ -93,8 +93,9 @@ def register(info: MethodInfo, make: Make | None = None) -> None:
 
 
 def methods() -> list[MethodInfo]:
-    """All methods of `odeint` and `sdeint`, in the order of their registration."""
-    return [info for info, _ in _METHODS.values()]
+    """All methods of `odeint` and `sdeint`: ODE before SDE, our own before those of backends."""
+    infos = [info for info, _ in _METHODS.values()]
+    return sorted(infos, key=lambda info: (info.kind, info.source != "solvers", info.source))
 
 
 def find(name: str, kind: Literal["ode", "sde"]) -> tuple[MethodInfo, Make | None]:

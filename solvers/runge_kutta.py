@@ -90,9 +90,10 @@ class RungeKutta:
         scale, column = (factor, None) if isinstance(factor, float) else (1.0, factor)
         stages = [first if column is None else first * column]
         state, last = y, first
+        times = span.times(self.tableau.c)
         for i in range(1, self._stages):
             state = _combine(y, stages, self._rows[i], scale)
-            last = self.field(span.at(self.tableau.c[i]), state)
+            last = self.field(times[i], state)
             stages.append(last if column is None else last * column)
         y1 = state if self._fsal else _combine(y, stages, self._b, scale)
         if self._eager:

@@ -58,6 +58,14 @@ class Span:
             return self.start
         return self.stop if c == 1 else self.start + c * (self.stop - self.start)
 
+    def times(self, fractions: tuple[float, ...]) -> Sequence[Time]:
+        """The same for several fractions at once."""
+        if not isinstance(self.start, np.ndarray):
+            return [self.at(c) for c in fractions]
+        table = np.multiply.outer(fractions, self.stop - self.start)
+        table += self.start
+        return [self.stop if c == 1 else t for c, t in zip(fractions, table, strict=True)]
+
 
 @dataclass(slots=True)
 class Attempt:

@@ -10,8 +10,8 @@ with `b_hat` the weights of an embedded method of lower order. Between the ends 
 the cubic Hermite polynomial through both values and both slopes serves.
 
 Sources: Hairer, Norsett, Wanner, *Solving Ordinary Differential Equations I*, 2nd ed. (heun, rk4,
-dopri5, dopri8); Bogacki and Shampine 1989 (bosh3); Shampine 1986 (dopri5's error weights and interpolant);
-Tsitouras 2011 (tsit5). The tests check every order condition on these numbers.
+dopri5, dopri8); Bogacki and Shampine 1989 (bosh3); Shampine 1986 (dopri5's error weights and
+interpolant); Tsitouras 2011 (tsit5). The tests check every order condition on these numbers.
 """
 
 from __future__ import annotations
