@@ -10,27 +10,40 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .config import TrainConfig
+    from .instruments.step_sizes import StepStudy
     from .samples import Samples
 
-__all__ = ["describe", "new_directory", "write_run_figures", "write_samples"]
+__all__ = [
+    "describe",
+    "describe_process",
+    "new_directory",
+    "write_run_figures",
+    "write_samples",
+    "write_step_study",
+]
 
 TILES = 100  # samples in a picture, at most
 POINTS = 5000
 
 
-def describe(config: TrainConfig) -> str:
-    """The settings of a run that matter most, in a line: data, process, condition, prediction."""
+def describe_process(config: TrainConfig) -> str:
+    """The forward process in a few words."""
     process = config.sde
     if config.sde in ("vp", "subvp"):
         process += f" {config.schedule}"
     if config.smooth_start is not None:
         process += f" with smooth start {config.smooth_start:g}"
+    return process
+
+
+def describe(config: TrainConfig) -> str:
+    """The settings of a run that matter most, in a line: data, process, condition, prediction."""
     told = f"condition {config.condition}"
     if config.etsdm:
         told += (
             f" shared in {config.etsdm_intervals} intervals (E-TSDM, edges {config.etsdm_edges})"
         )
-    return f"{config.data}, {process}, {told}, predicts {config.predict}"
+    return f"{config.data}, {describe_process(config)}, {told}, predicts {config.predict}"
 
 
 def write_run_figures(run: str | Path, svg: bool = False) -> list[Path]:
@@ -140,4 +153,47 @@ def write_samples(
     files["summary"] = directory / "summary.json"
     text = json.dumps({"about": about, **costs}, indent=2)
     files["summary"].write_text(text + "\n", encoding="utf-8")
+    return files
+
+
+def write_step_study(
+    study: StepStudy, directory: str | Path, about: str = "", svg: bool = False
+) -> dict[str, Path]:
+    """Write a comparison of step sizes.
+
+    * steps.png: steps in time, a row of plots per setting; variable.png: steps in the variable
+      that each solver ran in;
+    * steps.csv: every attempt of every sample; table.csv and summary.json: cost and error.
+
+    Args:
+        study: what `sdeflow.instruments.step_sizes.step_study` gave.
+        directory: where; made if need be.
+        about: what the model is, for the captions.
+        svg: whether to write the figures as SVG, too.
+
+    Returns:
+        Name to path of what was written.
+    """
+    from . import plots
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    reference = study.reference
+    times = f"t {reference.settings['t_max']:g} to {reference.settings['t_min']:g}"
+    caption = (
+        f"{about}. {len(reference.x)} samples, {times}, seed {reference.settings['seed']}. Errors "
+        f"are root mean squares against {reference.settings['solver']} at tolerance "
+        f"{reference.settings['rtol']:g}."
+    )
+    files = {}
+    for name, in_time in (("steps", True), ("variable", False)):
+        figure = plots.step_sizes(study.panels(in_time), study.edges, caption)
+        files[name] = plots.save(figure, directory / f"{name}.png", svg)
+    files["log"] = plots.write_csv(directory / "steps.csv", study.attempts())
+    rows = study.table()
+    columns = {name: ["" if r[name] is None else r[name] for r in rows] for name in rows[0]}
+    files["table"] = plots.write_csv(directory / "table.csv", columns)
+    files["summary"] = directory / "summary.json"
+    content = {"about": about, "reference": reference.summary(), "table": rows}
+    files["summary"].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return files

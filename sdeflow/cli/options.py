@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,19 @@ import click
 
 from sdeflow import config
 
-__all__ = ["common", "emit", "nearest", "note", "plain", "progress_bar", "write_config"]
+__all__ = [
+    "common",
+    "emit",
+    "nearest",
+    "note",
+    "plain",
+    "progress_bar",
+    "train_options",
+    "write_config",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+WIDE = 200  # columns of a table that goes to a file or a pipe
 NOT_IN_CONFIG = ("config", "as_json", "help")
 
 
@@ -44,6 +54,39 @@ def common(function: Command) -> Command:
         metavar="FILE",
         help="YAML file with values for these options; what is given here wins over the file.",
     )(function)
+
+
+def _help(option: config.Option) -> str:
+    """Help of one option: what it is, its unit, its default."""
+    if option.default is None:
+        default = option.auto
+    elif isinstance(option.default, bool):
+        default = "yes" if option.default else "no"
+    else:
+        default = str(option.default)
+    parts = [f"unit: {option.unit}"] if option.unit else []
+    return f"{option.help} [{'; '.join([*parts, f'default: {default}'])}]"
+
+
+def train_options(names: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Decorator: adds a click option for each field of `TrainConfig`, or for `names` alone."""
+
+    def add(function: Command) -> Command:
+        chosen = [o for o in config.options() if not names or o.name in names]
+        for option in reversed(chosen):
+            flag = option.name.replace("_", "-")
+            switch = f"--{flag}/--no-{flag}" if option.type is bool else f"--{flag}"
+            kind = click.Choice(option.choices) if option.choices else option.type
+            function = click.option(
+                switch,
+                option.name,
+                type=None if option.type is bool else kind,
+                default=option.default,
+                help=_help(option),
+            )(function)
+        return function
+
+    return add
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -101,6 +144,8 @@ def emit(result: Any, as_json: bool, text: Any) -> None:
     if as_json:
         click.echo(json.dumps(plain(result), indent=2, allow_nan=False))
     console = Console(stderr=as_json, highlight=False, soft_wrap=isinstance(text, str))
+    if not console.is_terminal:
+        console.width = WIDE
     console.print(text, markup=False) if isinstance(text, str) else console.print(text)
 
 

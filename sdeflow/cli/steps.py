@@ -1,0 +1,241 @@
+"""`sdeflow steps`: the step sizes, cost and error of several solvers and charts on one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdeflow.cli.options import common, emit, note, progress_bar, train_options, write_config
+from sdeflow.config import TrainConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sdeflow.denoiser import Predictor
+    from sdeflow.instruments.step_sizes import Setting
+    from sdeflow.run import Run
+
+__all__ = ["command"]
+
+PROCESS = (
+    "sde",
+    "schedule",
+    "smooth_start",
+    "etsdm",
+    "etsdm_threshold",
+    "etsdm_intervals",
+    "etsdm_edges",
+    "etsdm_at",
+)
+OWN = "own"
+
+
+@click.command("steps")
+@click.argument("run", required=False)
+@click.option(
+    "--oracle",
+    metavar="SPEC",
+    help="An exact model in place of RUN: gaussian, mixture, mixture:width=0.02, finite, classes. "
+    "[default: none]",
+)
+@click.option(
+    "--shared",
+    type=click.Choice(["ideal", "plug-in"]),
+    default="ideal",
+    help="What an oracle answers with --etsdm: ideal, the best predictor of the shared time; "
+    "plug-in, the exact one asked at the shared time. [default: ideal]",
+)
+@train_options(PROCESS)
+@click.option(
+    "--solver",
+    multiple=True,
+    default=("dopri5",),
+    metavar="NAME",
+    help="A solver to run; may be given several times. [default: dopri5]",
+)
+@click.option(
+    "--chart",
+    multiple=True,
+    default=("x/time", OWN),
+    metavar="SCALE/CLOCK",
+    help="Coordinates to run each solver in; may be given several times; own: the solver's own. "
+    "[default: x/time and own]",
+)
+@click.option(
+    "--tolerance",
+    multiple=True,
+    type=float,
+    default=(1e-3,),
+    help="Relative and absolute tolerance of a step; may be given several times. [unit: that of "
+    "the data; default: 0.001]",
+)
+@click.option(
+    "--steps",
+    type=int,
+    help="Take this many fixed steps in place of a tolerance. [unit: steps; default: by the "
+    "tolerance, where the solver can]",
+)
+@click.option("--grid", metavar="SPEC", help="As in `sample`. [default: the solver's own]")
+@click.option(
+    "--controller",
+    default="pi",
+    metavar="[i|pi|pid]",
+    help="Control of the step size. [default: pi]",
+)
+@click.option(
+    "--breaks",
+    type=click.Choice(["yes", "no", "both"]),
+    help="Tell the solvers where the model jumps; both: run each with and without. [default: "
+    "yes, unless steps are fixed]",
+)
+@click.option("--t-min", type=float, default=1e-3, help="Time at which all stop. [default: 0.001]")
+@click.option("--t-max", type=float, help="Time at which all start. [default: as in `sample`]")
+@click.option("--label", type=int, help="Class to sample. [default: any]")
+@click.option("--guidance", type=float, default=1.0, help="As in `sample`. [default: 1]")
+@click.option("--count", type=int, default=64, help="How many. [unit: samples; default: 64]")
+@click.option("--seed", type=int, default=0, help="Seed of the starts. [default: 0]")
+@click.option(
+    "--reference-tolerance",
+    type=float,
+    help="Tolerance of the tight solution that errors are measured against. [default: a "
+    "thousandth of the smallest --tolerance, at most 1e-06]",
+)
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to write. [default: a new directory RUN/steps, or steps/ORACLE]",
+)
+@click.option("--svg", is_flag=True, help="Write the figures as SVG, too.")
+@common
+@click.pass_context
+def command(
+    ctx: click.Context, /, run: str | None, oracle: str | None, as_json: bool, **values: Any
+) -> None:
+    """Compare the steps of several solvers and charts on RUN (default: the latest run).
+
+    Every combination of --solver, --chart and --tolerance starts from the same noise; errors are
+    measured against a tight solution of the same model. Writes steps.png (in time), variable.png
+    (in each solver's own variable), steps.csv, table.csv, summary.json and config.yaml.
+
+    Example: `sdeflow steps --oracle mixture:width=0.02 --etsdm --breaks both`.
+    """
+    if oracle is not None and run is not None:
+        raise click.UsageError(f"--oracle {oracle} takes the place of the run {run}: give one")
+    if oracle is None:
+        loaded = _load(ctx, run, values["device"])
+        model: Predictor = loaded.denoiser
+        shape, source, place = loaded.data_shape, {"run": str(loaded.path)}, loaded.path / "steps"
+        about = f"{loaded.path.name}, {loaded.step} steps"
+    else:
+        model, about = _make_oracle(oracle, values)
+        shape, source = None, {"oracle": oracle}
+        place = Path("steps", oracle.split(":")[0])
+    from sdeflow.instruments.step_sizes import step_study
+    from sdeflow.report import new_directory, write_step_study
+
+    names = ("count", "seed", "t_min", "t_max", "label", "guidance", "reference_tolerance")
+    with progress_bar("comparing") as progress:
+        study = step_study(
+            model,
+            _settings(values),
+            shape,
+            progress=progress,
+            **{name: values[name] for name in names},
+        )
+    out = values.pop("out") or new_directory(place)
+    files = write_step_study(study, out, about, values["svg"])
+    write_config(out / "config.yaml", {**source, **values})
+    rows = study.table()
+    result = {"model": about, "out": out, "edges": study.edges, "table": rows, "files": files}
+    emit(result, as_json, _table(rows))
+    for name, path in files.items():
+        click.echo(f"{name:9} {path}", err=as_json)
+    failures = [o.samples.failure for o in study.outcomes if o.samples.failure]
+    if failures:
+        raise FloatingPointError(f"{failures[0]}; what succeeded is in {out}")
+
+
+def _load(ctx: click.Context, run: str | None, device: str) -> Run:
+    """The run's model on the device; a run brings its own process."""
+    from sdeflow.run import latest_run, load_run
+    from sdeflow.training.plan import device_of
+
+    silent = click.core.ParameterSource.DEFAULT
+    for name in (*PROCESS, "shared"):
+        if ctx.get_parameter_source(name) is not silent:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{flag} belongs to --oracle: a run has a process of its own")
+    loaded = load_run(run or latest_run(), warn=note)
+    loaded.denoiser.to(device_of(device))
+    return loaded
+
+
+def _make_oracle(spec: str, values: dict[str, Any]) -> tuple[Predictor, str]:
+    """The oracle, sharing time if asked to, and what it is."""
+    from sdeflow.build import build_conditioning, build_sde
+    from sdeflow.conditioning import ETSDM
+    from sdeflow.oracle import make_oracle
+    from sdeflow.report import describe_process
+    from sdeflow.shared_time import SharedTime, Told
+
+    process = TrainConfig.from_dict({name: values[name] for name in PROCESS})
+    sde = build_sde(process)
+    oracle = make_oracle(spec, sde)
+    about = f"{spec}, exact, {describe_process(process)}"
+    conditioning = build_conditioning(process, sde)
+    if not isinstance(conditioning, ETSDM):
+        return oracle, about
+    about += f", time shared in {process.etsdm_intervals} intervals ({values['shared']})"
+    if values["shared"] == "plug-in":
+        return Told(oracle, conditioning), about
+    return SharedTime(oracle, conditioning), about
+
+
+def _settings(values: dict[str, Any]) -> list[Setting]:
+    """Every combination of solver, chart, tolerance and being told the jumps."""
+    from itertools import product
+
+    from sdeflow.instruments.step_sizes import Setting
+
+    told = {None: (None,), "yes": (True,), "no": (False,), "both": (True, False)}
+    return [
+        Setting(
+            solver,
+            None if chart == OWN else chart,
+            tolerance,
+            values["steps"],
+            values["grid"],
+            values["controller"],
+            breaks,
+        )
+        for solver, chart, tolerance, breaks in product(
+            values["solver"], values["chart"], values["tolerance"], told[values["breaks"]]
+        )
+    ]
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption="error: root mean square, against a tight solution")
+    for name in ("solver", "chart", "steps by"):
+        table.add_column(name)
+    for name in ("evaluations", "calls", "accepted", "rejected", "failed", "error"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        by = f"{row['steps']}, {row['grid']}"
+        if row["tolerance"] is not None:
+            by = f"tolerance {row['tolerance']:g}"
+        if row["told_breaks"]:
+            by += ", told the jumps"
+        counts = [str(row[name]) for name in ("calls", "accepted", "rejected", "failed")]
+        error = "-" if row["error"] is None else f"{row['error']:.2e}"
+        table.add_row(
+            row["solver"], row["chart"], by, f"{row['evaluations_mean']:.1f}", *counts, error
+        )
+    return table
