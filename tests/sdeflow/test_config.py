@@ -1,0 +1,84 @@
+"""Settings: round trips, refusals in one line, and what the command line reads from them."""
+
+from pathlib import Path
+
+import pytest
+
+from sdeflow.config import PLACE, TrainConfig, load_config, options, save_config
+
+
+def test_round_trip_through_plain_values_and_yaml(tmp_path: Path) -> None:
+    config = TrainConfig(
+        etsdm=True, lr=1e-5, t_min=1e-8, steps=7, name="a run", data="npz:x y.npz", flips=False
+    )
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    save_config(config, tmp_path / "config.yaml")
+    back = load_config(tmp_path / "config.yaml")
+    assert back == config.replace({name: getattr(TrainConfig(), name) for name in PLACE})
+
+
+def test_values_come_as_yaml_and_flags_write_them() -> None:
+    # YAML 1.1 reads 1e-3 as text; an integer is a fine float, and a whole float a fine integer.
+    config = TrainConfig.from_dict({"lr": "1e-3", "clip": 2, "batch-size": 64.0})
+    assert (config.lr, config.clip, config.batch_size) == (1e-3, 2.0, 64)
+    assert type(config.clip) is float
+    assert type(config.batch_size) is int
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"shedule": "linear"}, ["shedule", "schedule"]),
+        ({"etsdm_intervalls": 3}, ["etsdm_intervals"]),
+        ({"sde": "vpp"}, ["--sde", "vpp", "vp"]),
+        ({"etsdm_threshold": 1.0}, ["--etsdm-threshold", "1.0", "(0, 1)"]),
+        ({"etsdm_threshold": 0.0}, ["--etsdm-threshold", "0.0"]),
+        ({"etsdm_intervals": 0}, ["--etsdm-intervals", "0", "at least 1"]),
+        ({"t_min": 0.0}, ["--t-min"]),
+        ({"t_min": 1.0}, ["--t-min"]),
+        ({"t_min": 0.5, "t_max": 0.4}, ["--t-max", "0.4"]),
+        ({"lr": -1e-3}, ["--lr", "positive"]),
+        ({"lr": float("nan")}, ["--lr"]),
+        ({"lr": float("inf")}, ["--lr", "finite"]),
+        ({"steps": 0}, ["--steps"]),
+        ({"steps": 2.5}, ["--steps", "whole"]),
+        ({"steps": True}, ["--steps", "whole"]),
+        ({"steps": "many"}, ["--steps"]),
+        ({"etsdm": "yes"}, ["--etsdm", "true or false"]),
+        ({"ema": 1.0}, ["--ema"]),
+        ({"seed": -1}, ["--seed"]),
+        ({"label_dropout": 1.5}, ["--label-dropout"]),
+        ({"smooth_scale": 0}, ["--smooth-scale"]),
+        ({"name": "../x"}, ["--name", "--out"]),
+        ({"name": ".."}, ["--name"]),
+        ({"name": "a/b"}, ["--name"]),
+        ({"sde": None}, ["--sde"]),
+    ],
+)
+def test_refuses_in_one_line_that_names_the_option(values: dict, words: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        TrainConfig.from_dict(values)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "text", ["- 1\n- 2\n", "a: [", "!!python/object/apply:os.getcwd []", "\0"]
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_option_explains_itself() -> None:
+    for option in options():
+        assert option.help, option.name
+        assert option.type in (bool, int, float, str)
+        # An option that may be None says what None stands for, and no other does.
+        assert bool(option.auto) == (option.default is None) == option.optional, option.name
+        assert not option.choices or option.default in option.choices
