@@ -55,7 +55,9 @@ def time_grid(spec: str, sde: SDE, steps: int, t_max: float, t_min: float) -> Te
             )
         times = sde.time_of_log_snr(-power * torch.log(root[0] + (root[1] - root[0]) * share))
     elif "," in spec:
-        times = torch.tensor([_number(part, spec) for part in spec.split(",")]).double()
+        times = torch.tensor(
+            [_number(part, spec) for part in spec.split(",")], dtype=torch.float64
+        )
         if not (times[0] == t_max and times[-1] == t_min):
             raise ValueError(
                 f"grid={spec!r}: must run from t_max={t_max:g} to t_min={t_min:g}; set those too"

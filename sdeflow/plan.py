@@ -80,8 +80,8 @@ def make_plan(
     *,
     solver: str,
     steps: int | None,
-    rtol: float,
-    atol: float,
+    rtol: float | None,
+    atol: float | None,
     controller: str | Controller,
     chart: str | Chart | None,
     grid: str | None,
@@ -98,6 +98,8 @@ def make_plan(
         ValueError: an argument out of range, unknown, or that the sampler cannot use.
     """
     sampler = find_sampler(solver)
+    rtol = sampler.tolerance if rtol is None else rtol
+    atol = sampler.tolerance if atol is None else atol
     for name, value in [("rtol", rtol), ("atol", atol)]:
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name}={value}: a tolerance must be 0 or more, for example 1e-3")

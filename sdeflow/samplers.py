@@ -32,6 +32,8 @@ class Sampler:
         chart: SCALE/CLOCK it runs in by default.
         grid: spacing of its times where steps are fixed (`sdeflow.grids`).
         steps: number of fixed steps by default.
+        tolerance: relative and absolute tolerance by default; errors of a path driven by noise
+            fall slowly with the step, and its samples need fewer digits.
         eta: noise level by default; 0 where the method is deterministic.
         multistep: whether the method integrates N d mu, and so is given N and the measure.
         weights: exact or published, for multistep methods.
@@ -47,6 +49,7 @@ class Sampler:
     chart: str = "x/std/log-snr"
     grid: str = "log-snr"
     steps: int = 50
+    tolerance: float = 1e-3
     eta: float = 0.0
     multistep: bool = False
     weights: Literal["exact", "published"] = "exact"
@@ -86,7 +89,9 @@ def samplers() -> list[Sampler]:
                 source=info.source,
                 about=info.note,
             )
-            named[info.name] = replace(sampler, chart="x/log-snr") if sampler.eta else sampler
+            named[info.name] = (
+                replace(sampler, chart="x/log-snr", tolerance=0.05) if sampler.eta else sampler
+            )
     return list(named.values())
 
 

@@ -39,8 +39,8 @@ def sample(
     *,
     solver: str = DEFAULT_SOLVER,
     steps: int | None = None,
-    rtol: float = 1e-3,
-    atol: float = 1e-3,
+    rtol: float | None = None,
+    atol: float | None = None,
     controller: str | Controller = "pi",
     chart: str | Chart | None = None,
     grid: str | None = None,
@@ -68,8 +68,8 @@ def sample(
         shape: shape of one sample; oracles and `noise` bring their own.
         solver: a name out of `sdeflow.samplers.samplers()`.
         steps: number of fixed steps; adaptive methods then run without control.
-        rtol: relative tolerance per step, of x.
-        atol: absolute tolerance per step, of x.
+        rtol: relative tolerance per step, of x; the sampler's own by default (1e-3 for the flow).
+        atol: absolute tolerance per step, of x; likewise.
         controller: i, pi, pid, or a controller of `solvers`.
         chart: SCALE/CLOCK, or a `Chart`; the sampler's own by default.
         grid: spacing of fixed steps (`sdeflow.grids`); the sampler's own by default.
