@@ -24,6 +24,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
@@ -208,13 +210,16 @@ def step_sizes(
     if not panels:
         raise ValueError("panels is empty: give at least one run to draw")
     with rc_context(STYLE):
-        figure, bottom = _figure(10.5, 0.35 + 2.35 * len(panels), caption)
-        grid = figure.subplots(len(panels), 3, sharex="col", sharey="row", squeeze=False)
+        figure, bottom = _figure(10.5, 0.6 + 2.35 * len(panels), caption)
+        alike = len({panel.unit for panel in panels}) == 1
+        grid = figure.subplots(
+            len(panels), 3, sharex="col", sharey="all" if alike else "row", squeeze=False
+        )
         height = figure.get_size_inches()[1]
         figure.subplots_adjust(
             left=0.075,
             right=0.985,
-            top=1 - 0.45 / height,
+            top=1 - 0.6 / height,
             bottom=bottom + 0.45 / height,
             wspace=0.06,
             hspace=0.22,
@@ -234,7 +239,7 @@ def step_sizes(
             row[0].set_title(panel.label)
         for axes, (_, label, _) in zip(grid[-1], AXES_OF_NOISE, strict=True):
             axes.set_xlabel(label)
-        _step_legend(grid[0, 2], bool(len(edges)))
+        _step_legend(figure, bool(len(edges)))
     return figure
 
 
@@ -309,16 +314,19 @@ def _edges_on(
     return np.exp(at) if name == "sigma" else at
 
 
-def _step_legend(axes: Axes, edges: bool) -> None:
+def _step_legend(figure: Figure, edges: bool) -> None:
     marks: list[Any] = [
-        *axes.plot([], [], ".", color="0.45", label="accepted"),
-        *axes.plot([], [], "x", color="#b03030", markersize=4, label="rejected"),
-        *axes.plot([], [], "-", color="0.0", linewidth=1.1, label="median of samples"),
-        axes.fill_between([], [], [], color="0.8", label="smallest to largest"),
+        Line2D([], [], color="0.45", marker=".", linestyle="", label="accepted"),
+        Line2D([], [], color="#b03030", marker="x", markersize=4, linestyle="", label="rejected"),
+        Line2D([], [], color="0.0", linewidth=1.1, label="median of samples"),
+        Patch(color="0.8", linewidth=0, label="smallest to largest"),
     ]
     if edges:
-        marks += axes.plot([], [], ":", color="0.35", linewidth=0.7, label="the condition jumps")
-    axes.legend(handles=marks, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(marks))
+        jump = Line2D(
+            [], [], color="0.35", linewidth=0.7, linestyle=":", label="the condition jumps"
+        )
+        marks.append(jump)
+    figure.legend(handles=marks, loc="upper right", bbox_to_anchor=(0.99, 1.0), ncols=len(marks))
 
 
 def loss_curves(

@@ -5,8 +5,9 @@ noise, and is compared with one tight solution x* of the same model, at the same
 
 $$ e = \sqrt{\frac{1}{N D} \sum_{i=1}^N \|x_i - x^*_i\|^2} $$
 
-for N samples of D numbers. So e is the error of the integration alone: neither the model's, nor that of stopping at t_min.
-Stochastic solvers do not follow that solution; for them no error is given.
+for N samples of D numbers. So e is the error of the integration alone: neither the model's, nor
+that of stopping at t_min. Stochastic solvers do not follow that solution; for them no error is
+given.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from torch import Tensor, nn
 
 from ..denoiser import Predictor
 from ..plots import StepPanel
-from ..sampling import sample
 from ..samplers import find_sampler
 from ..samples import Samples
+from ..sampling import sample
 
 __all__ = ["Outcome", "Setting", "StepStudy", "step_panels", "step_study"]
 
