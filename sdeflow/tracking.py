@@ -14,10 +14,11 @@ writes nothing outside the run directory but wandb's own cache. The key itself i
 
 from __future__ import annotations
 
+import contextlib
 import netrc
 import os
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,10 @@ class Tracker:
             import wandb
 
             artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
-            for file in sorted(path.iterdir()):
-                artifact.add_file(str(file))
-            run.log_artifact(artifact, aliases=list(aliases))
+            with _staging_in(self.directory):
+                for file in sorted(path.iterdir()):
+                    artifact.add_file(str(file))
+                run.log_artifact(artifact, aliases=list(aliases))
 
         self._try(send)
 
@@ -121,6 +123,20 @@ class Tracker:
         """Close the run; what could not be uploaded in time stays under its directory."""
         self._try(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
+
+
+@contextlib.contextmanager
+def _staging_in(directory: Path | None) -> Iterator[None]:
+    """Let wandb keep its copies of artifacts in the run directory, not in the user's home."""
+    name = "WANDB_DATA_DIR"
+    if name in os.environ or directory is None:
+        yield
+        return
+    os.environ[name] = str(directory)
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _line(error: Exception) -> str:
@@ -139,6 +155,7 @@ def _settings(wandb: Any) -> Any:
         "disable_code": True,
         "save_code": False,
         "x_disable_stats": True,
+        "x_transaction_log_flush_interval": 2.0,  # seconds of metrics that a power cut may cost
         "x_save_requirements": False,
     }
     known = getattr(wandb.Settings, "model_fields", wanted)
