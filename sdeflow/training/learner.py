@@ -167,6 +167,18 @@ class Learner:
         flags = torch.tensor([float(flag)], device=self.device)
         return bool(self.accelerator.reduce(flags, "sum").item())
 
+    def mean(self, losses: list[float]) -> float | None:
+        """Mean over all processes of what `advance` returned in some steps; None without any.
+
+        Every process must call it.
+        """
+        size = self.draws.last - self.draws.first
+        total, count = sum(losses) * size, len(losses) * size
+        if self.accelerator.num_processes > 1:
+            sums = torch.tensor([total, count], device=self.device)
+            total, count = self.accelerator.reduce(sums, "sum").tolist()
+        return total / count if count else None
+
     def losses(self, step: int) -> tuple[Tensor, Tensor]:
         """Loss of each of this process's samples in step `step`, and their times; both (b,)."""
         batch = self.draws.batch(step)

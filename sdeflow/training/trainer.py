@@ -118,9 +118,10 @@ def _loop(
             bar.update(step, loss, last=step == steps)
             stopping = learner.any(stop.signal is not None)
             due = step % save_every == 0 or step == steps
-            if main and window and (step % log_every == 0 or due or stopping):
-                now = time.perf_counter()
-                recorder.log(sum(window) / len(window), norm, len(window) / (now - clock))
+            if step % log_every == 0 or due or stopping:
+                now, mean = time.perf_counter(), learner.mean(window)
+                if main and mean is not None:
+                    recorder.log(mean, norm, len(window) / (now - clock))
                 window, clock = [], now
             if due or stopping:
                 if main:
