@@ -17,10 +17,12 @@ from solvers.brownian import Increment
 class GridPath:
     """A path whose values and time integrals are known at multiples of `length / cells`.
 
-    Every query must begin and end on the grid; methods with other steps then share the path.
+    Queries begin and end on the grid (`snap`: at the nearest point of it); methods with other
+    steps then share the path.
     """
 
     def __init__(self, batch: int, shape: Sequence[int], length: float, cells: int, seed: int):
+        self.start, self.snap = 0.0, False
         noise = NoiseSource(sample_seeds(seed, batch), (2, *shape), dtype=torch.float64)
         self.cell = h = length / cells
         xi = torch.stack([noise.normal(k) for k in range(cells)])
@@ -33,16 +35,17 @@ class GridPath:
         self.position = np.zeros(batch, np.int64)
         self.end = self.position
 
-    def rewound(self) -> GridPath:
-        """The same path from its start."""
+    def rewound(self, start: float = 0.0, snap: bool = False) -> GridPath:
+        """The same path from its beginning, which is at `start` on the clock."""
+        self.start, self.snap = start, snap
         self.rows = np.arange(self.w.shape[1])
         self.position = np.zeros(len(self.rows), np.int64)
         return self
 
     def increment(self, end: npt.NDArray[np.float64]) -> Increment:
-        place = end / self.cell
+        place = (end - self.start) / self.cell
         self.end = np.rint(place).astype(np.int64)
-        assert np.abs(place - self.end).max() < 1e-6
+        assert self.snap or np.abs(place - self.end).max() < 1e-6
         w0, w1 = self.w[self.position, self.rows], self.w[self.end, self.rows]
         h = torch.from_numpy((self.end - self.position) * self.cell)
         h = h.view(-1, *[1] * (w0.ndim - 1))
