@@ -43,6 +43,8 @@ class PID:
         min_factor: the step shrinks to no less than this fraction at once, in (0, 1).
         max_factor: the step grows to no more than this multiple at once, above 1.
         shrink_accepted: whether an accepted step may be followed by a shorter one.
+        grow_retried: whether a step that was accepted after a rejection may be followed by a
+            longer one.
     """
 
     p: float = 0.2
@@ -52,6 +54,7 @@ class PID:
     min_factor: float = 0.2
     max_factor: float = 10.0
     shrink_accepted: bool = True
+    grow_retried: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.safety <= 1:
@@ -79,8 +82,8 @@ class PID:
         Args:
             error: weighted error ratios of this attempt, (n,); not-a-number where it failed.
             accepted: which attempts were accepted, (n,).
-            history: logarithms of the ratios of the last two accepted steps, (2, n); changed in
-                place for the accepted samples.
+            history: (3, n), changed in place: logarithms of the ratios of the last two accepted
+                steps, and 1 where the last attempt was rejected. All 0 to begin with.
             order: local order `k` of the error estimate, one for all or (n,).
 
         Returns:
@@ -103,7 +106,9 @@ class PID:
             power = np.where(accepted, power, -now)
         factor = self.safety * np.exp(power / order)
         low = self.min_factor if self.shrink_accepted else np.where(accepted, 1.0, self.min_factor)
-        factor = np.minimum(np.maximum(factor, low), self.max_factor)
+        high = self.max_factor if self.grow_retried else np.where(history[2], 1.0, self.max_factor)
+        factor = np.minimum(np.maximum(factor, low), high)
+        history[2] = ~accepted
         if everywhere:
             return factor
         failed = ~np.isfinite(error)

@@ -139,6 +139,8 @@ class Recorder:
             polynomial: gives the coefficients for all rows.
             rows: the accepted ones.
         """
+        if not len(rows):
+            return
         coefficients: Tensor | None = None
         if self.dense and polynomial is not None:
             coefficients = polynomial()

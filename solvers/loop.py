@@ -142,16 +142,17 @@ def adaptive(
     stop = np.full(batch, route.stops[0])
     seen_stop = np.full(batch, route.seen_before[0])
     last = len(route.stops) - 1
-    history = np.zeros((2, batch))
+    history = np.zeros((3, batch))
     strikes, striking = np.zeros(batch, np.int64), False
-    used = np.zeros(batch, np.int64)
     suggested = stepper.start(sign * seen, y, sign * (stop - s), first_step is None)
+    begun = counter.spent()  # belongs to the first attempt
+    used = np.zeros(batch, np.int64) + begun
     dt = np.array(first_step if suggested is None else suggested)
     error = result.error.copy()
     # Cheap bounds: as long as they hold, no sample can be short of steps or of evaluations.
     resolution = _UNDERFLOW_ULPS * np.spacing(max(abs(route.t0), abs(route.t1)))
     floor = max(dt_min, float(resolution))
-    most = 0
+    most = int(used.max(initial=0))
 
     def leave(rows: Rows, status: NDArray[np.int64] | Status) -> None:
         who, where = sample[rows], index(rows, y)
@@ -198,7 +199,8 @@ def adaptive(
             spent = counter.spent()
             used = used + spent
             most += spent if isinstance(spent, int) else int(spent.max())
-            log.record(sample, t, dt_signed, error, accepted, spent, attempt.order)
+            log.record(sample, t, dt_signed, error, accepted, begun + spent, attempt.order)
+            begun = 0
             planned = dt
             dt = step * controller.factors(error, accepted, history, attempt.local_order)
             if recorder is not None:

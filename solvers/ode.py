@@ -135,7 +135,8 @@ def odeint(
     else:
         norm = ErrorNorm(rtol, atol, weight) if times is None else None
         keep = dense or points is not None
-        stepper = make(Problem(evaluator, y0, norm, keep, measure))
+        shared = None if times is None else route.sign * route.grid(times)
+        stepper = make(Problem(evaluator, y0, norm, keep, measure, shared))
         recorder = Recorder(points, dense, route.sign, y0, t0) if keep else None
         if times is None:
             controller = PI() if controller is None else controller
@@ -174,7 +175,7 @@ def odeint(
         t0,
         t1,
         trajectory=states,
-        interpolant=Interpolant(pieces, len(y0)) if dense else None,
+        interpolant=Interpolant(pieces, len(y0)) if pieces else None,
     )
     if on_failure == "raise" and not solution.ok.all():
         raise SolverError(solution)

@@ -29,7 +29,9 @@ __all__ = ["CONTROLLER", "PREFIX", "integrate"]
 
 PREFIX = "torchdiffeq/"
 # torchdiffeq's rule for the next step is this controller for the whole batch.
-CONTROLLER = I(safety=0.9, min_factor=0.2, max_factor=10.0, shrink_accepted=False)
+CONTROLLER = I(
+    safety=0.9, min_factor=0.2, max_factor=10.0, shrink_accepted=False, grow_retried=True
+)
 
 # Name: order, evaluations per accepted step, what it is.
 _ADAPTIVE = {
@@ -218,11 +220,14 @@ def _refuse(
             "step on a grid too"
         )
     if controller is not None and not (
-        controller.p == controller.d == 0 and controller.i == 1 and not controller.shrink_accepted
+        controller.p == controller.d == 0
+        and controller.i == 1
+        and controller.grow_retried
+        and not controller.shrink_accepted
     ):
         raise ValueError(
-            f"{method} has an I controller that never shrinks an accepted step; give "
-            "controller=I(safety, min_factor, max_factor, shrink_accepted=False), or take 'dopri5'"
+            f"{method} has a controller of its own; give controller=I(safety, min_factor, "
+            "max_factor, shrink_accepted=False, grow_retried=True), or take 'dopri5'"
         )
     if first_step is not None and len(first_step) and not (first_step == first_step[0]).all():
         raise ValueError(f"{method} takes one first_step for the whole batch; give one number")

@@ -13,7 +13,7 @@ YES = np.array([True])
 
 
 def factor(controller: PID, error: float, before: tuple[float, float] = (1.0, 1.0)) -> float:
-    history = np.log(np.array(before))[:, None]
+    history = np.array([np.log(before[0]), np.log(before[1]), 0.0])[:, None]
     return float(controller.factors(np.array([error]), np.array([error <= 1]), history, 5)[0])
 
 
@@ -49,7 +49,7 @@ def test_limits_are_arguments() -> None:
 
 
 def test_history_is_that_of_accepted_steps_only() -> None:
-    history = np.zeros((2, 3))
+    history = np.zeros((3, 3))
     error = np.array([0.5, 2.0, np.nan])
     PID().factors(error, error <= 1, history, 5)
     np.testing.assert_array_equal(history[0], [np.log(0.5), 0, 0])
@@ -59,8 +59,16 @@ def test_history_is_that_of_accepted_steps_only() -> None:
     np.testing.assert_array_equal(history[1], [np.log(0.5), 0, 0])
 
 
+def test_a_step_that_was_retried_does_not_grow_at_once() -> None:
+    for controller, grown in ((PI(), 1.0), (PI(grow_retried=True), 10.0)):
+        history = np.zeros((3, 1))
+        controller.factors(np.array([2.0]), ~YES, history, 5)
+        assert controller.factors(np.array([1e-9]), YES, history, 5) == grown
+        assert controller.factors(np.array([1e-9]), YES, history, 5) > 1
+
+
 def test_each_sample_may_have_an_order_of_its_own() -> None:
-    factors = I().factors(np.full(2, 0.5), np.array([True, True]), np.zeros((2, 2)),
+    factors = I().factors(np.full(2, 0.5), np.array([True, True]), np.zeros((3, 2)),
                           np.array([2.0, 5.0]))  # fmt: skip
     np.testing.assert_allclose(factors, 0.9 * 2 ** (1 / np.array([2.0, 5.0])))
 

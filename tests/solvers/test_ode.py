@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solvers import PI, PID, I, Solution, SolverError, Status, odeint
+from solvers import PI, PID, I, Measure, Solution, SolverError, Status, odeint
 from solvers.tableau import TABLEAUS
 from tests.problems import (
     CONSTANT,
@@ -339,6 +339,28 @@ def test_weight_puts_the_error_in_the_users_units() -> None:
     np.testing.assert_array_equal(scaled.log.dt, plain.log.dt)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "torchdiffeq/dopri5"])
+def test_a_measure_stands_for_the_time(method: str) -> None:
+    """dy = N dmu with mu = t^2 is dy/dt = 2 t N."""
+    y0 = start(3, 2)
+    measure = Measure(mu=lambda t: t * t, density=lambda t: 2 * t)
+    plain = odeint(RICCATI.field, y0, 0.1, 1, method=method)
+    same = odeint(lambda t, y: -y * y, y0, 0.1, 1, method=method, measure=measure)
+    torch.testing.assert_close(same.y, plain.y, rtol=0, atol=1e-12)
+
+
+def test_nothing_to_interpolate_where_nothing_succeeded() -> None:
+    solution = odeint(
+        lambda t, y: y * torch.nan, start(), 0, 1, dense=True, trajectory=(0.0, 0.5),
+        on_failure="return",
+    )  # fmt: skip
+    assert (solution.status == Status.non_finite).all()
+    assert solution.interpolant is None
+    assert solution.trajectory is not None
+    assert torch.equal(solution.trajectory[0], start())
+    assert solution.trajectory[1].isnan().all()
+
+
 def test_states_of_any_shape_and_half_precision() -> None:
     for shape in ((4,), (4, 0), (0, 2), (2, 3, 5)):
         y0 = torch.rand(shape)
@@ -374,7 +396,7 @@ GOOD = torch.ones(2, 2)
     ("options", "message"),
     [
         ({"method": "dopri4"}, "method='dopri4' .*did you mean.*'dopri5'"),
-        ({"method": "nonsense"}, "choose from euler"),
+        ({"method": "nonsense"}, "choose from .*euler"),
         ({"method": "rk4"}, "estimates no error.*give dt or grid"),
         ({"rtol": -1e-3}, r"rtol=-0\.001 must be"),
         ({"atol": float("nan")}, "atol=nan must be"),

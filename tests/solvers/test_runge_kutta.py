@@ -127,7 +127,9 @@ def test_a_single_sample_takes_torchdiffeqs_steps(method: str, t0: float, t1: fl
     torchdiffeq.odeint(field, y0, ends, method=method, rtol=1e-6, atol=1e-8)
     solution = odeint(
         ROTATION.field, y0, t0, t1, method=method, rtol=1e-6, atol=1e-8,
-        controller=I(safety=0.9, min_factor=0.2, max_factor=10.0, shrink_accepted=False),
+        controller=I(
+            safety=0.9, min_factor=0.2, max_factor=10.0, shrink_accepted=False, grow_retried=True
+        ),
     )  # fmt: skip
     t, dt = np.array(field.steps).T
     assert len(t) > 5

@@ -71,7 +71,7 @@ def test_adaptive_methods_end_exactly_and_are_logged(
         own = log.of(sample)
         assert own["dt"][own["accepted"]].sum() == pytest.approx(t1 - t0, abs=1e-12)
         assert own["stages"].sum() == log.evaluations[sample]
-    assert solution.controller == I(shrink_accepted=False)
+    assert solution.controller == I(shrink_accepted=False, grow_retried=True)
     assert solution.y.dtype is dtype
 
 
@@ -116,7 +116,7 @@ def test_failures_become_statuses() -> None:
     [
         ({"method": "torchdiffeq/dopri6"}, "did you mean 'torchdiffeq/dopri"),
         ({"dt": 0.1}, "chooses its steps itself"),
-        ({"controller": PI()}, "has an I controller"),
+        ({"controller": PI()}, "has a controller of its own"),
         ({"weight": lambda t: t}, "cannot honour weight"),
         ({"dense": True}, "cannot honour dense"),
         ({"dt_min": 1e-9}, "cannot honour dt_min"),
