@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor
 from solvers import BrownianPath, methods, odeint
 from solvers.tableau import TABLEAUS
 
-BATCH, SIZE, TURNS = 64, 2, 30.0
+BATCH, SIZE, PIXELS, TURNS = 64, 2, 784, 30.0
 STEPS = 200
 RTOL = ATOL = 1e-5
 
@@ -96,35 +97,40 @@ def ours() -> list[Contestant]:
     return found
 
 
-def brownian(peers: bool) -> tuple[Contestant, list[Contestant]]:
-    """`torch.randn`, and what draws Brownian increments at that shape."""
-    queries, shape = 100, (BATCH, 784)
+def brownian(size: int, peers: bool) -> tuple[Contestant, list[Contestant]]:
+    """`torch.randn` (64, size), and what draws Brownian increments of that shape."""
+    queries, shape = 100, (BATCH, size)
     ends = np.linspace(0, 1, queries + 1)[1:]
     everyone = np.ones(BATCH, np.bool_)
+    where = f"64x{size}"
 
     def normal() -> int:
         for _ in range(queries):
             torch.randn(shape)
         return queries
 
-    def path() -> int:
-        walk = BrownianPath(torch.arange(BATCH), shape[1:], 0.0)
+    def path(area: bool) -> int:
+        walk = BrownianPath(torch.arange(BATCH), shape[1:], 0.0, area=area)
         for end in ends:
             walk.increment(np.full(BATCH, end))
             walk.advance(everyone)
         return queries
 
-    found = [Contestant("Brownian path", "brownian_ratio", path, None)]
+    key = "brownian_ratio" if size == PIXELS else None
+    found = [
+        Contestant(f"path {where}", key, partial(path, False), None),
+        Contestant(f"path with integrals {where}", None, partial(path, True), None),
+    ]
     if peers:
         import torchsde
 
         def interval() -> int:
-            walk = torchsde.BrownianInterval(0.0, 1.0, shape)
+            walk = torchsde.BrownianInterval(0.0, 1.0, shape, dt=1 / queries)
             for start, end in zip([0.0, *ends[:-1].tolist()], ends.tolist(), strict=True):
                 walk(start, end)
             return queries
 
-        found.append(Contestant("torchsde BrownianInterval", None, interval, None))
+        found.append(Contestant(f"torchsde interval {where}", None, interval, None))
     return Contestant("torch.randn", None, normal, None), found
 
 
@@ -182,14 +188,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="rounds of timing (40)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    normal, paths = brownian(options.peers)
+    noise = [brownian(size, options.peers) for size in (PIXELS, SIZE)]
     solvers = ours() + (peers() if options.peers else [])
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for contestant in (normal, *paths, *solvers):
+        everybody = [*solvers, *(one for normal, paths in noise for one in (normal, *paths))]
+        for contestant in everybody:
             contestant.run()
         for _ in range(options.rounds):
-            for contestant in (normal, *paths, *solvers):
+            for contestant in everybody:
                 contestant.round()
     figures: dict[str, float | None] = dict.fromkeys(
         ("fixed_us", "adaptive_us", "multistep_us", "brownian_ratio")
@@ -200,12 +207,14 @@ def main() -> None:
         if contestant.key is not None:
             figures[contestant.key] = round(least, 2)
         lines.append(f"{contestant.name:28}{least:8.1f}{f'{low:.1f} to {high:.1f}':>18}  us")
-    unit = normal.microseconds()[0]
-    for contestant in paths:
-        least, low, high = (value / unit for value in contestant.microseconds())
-        if contestant.key is not None:
-            figures[contestant.key] = round(least, 2)
-        lines.append(f"{contestant.name:28}{least:8.2f}{f'{low:.2f} to {high:.2f}':>18}  x randn")
+    for normal, paths in noise:
+        unit = normal.microseconds()[0]
+        for contestant in paths:
+            least, low, high = (value / unit for value in contestant.microseconds())
+            if contestant.key is not None:
+                figures[contestant.key] = round(least, 2)
+            spread = f"{low:.2f} to {high:.2f}"
+            lines.append(f"{contestant.name:28}{least:8.2f}{spread:>18}  x randn")
     print(json.dumps(figures) if options.json else "\n".join(lines))
 
 
