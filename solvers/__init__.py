@@ -11,6 +11,7 @@ sizes), `loop` (break points, statuses), `dense` (between the steps), `log` (wha
 for stochastic equations `sde`, `sde_steps`, `brownian` and `noise`.
 """
 
+from .adams import Adams, adams_weights
 from .brownian import Brownian, BrownianPath
 from .controller import PI, PID, Controller, ErrorNorm, I
 from .log import Status, StepLog
@@ -23,6 +24,7 @@ from .solution import Solution, SolverError
 __all__ = [
     "PI",
     "PID",
+    "Adams",
     "Brownian",
     "BrownianPath",
     "Controller",
@@ -35,6 +37,7 @@ __all__ = [
     "SolverError",
     "Status",
     "StepLog",
+    "adams_weights",
     "methods",
     "odeint",
     "sample_seeds",

@@ -72,6 +72,7 @@ class Problem:
         norm: the error norm; None where steps are not controlled.
         dense: whether steps will be interpolated.
         measure: of a field `du = N dmu`; None for `dy = field dt`.
+        grid: times of the fixed steps, break points among them; None where steps are controlled.
     """
 
     field: Evaluator
@@ -79,6 +80,7 @@ class Problem:
     norm: ErrorNorm | None
     dense: bool
     measure: Measure | None = None
+    grid: Array | None = None
 
 
 Make = Callable[[Problem], Stepper]

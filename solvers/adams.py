@@ -1,0 +1,254 @@
+r"""Adams methods of fixed order on a shared grid, with weights that are exact for any measure.
+
+The equation is `du = N dmu`, N the field and mu a function of time with a known density (dt itself
+by default). N is interpolated by a polynomial in time through k nodes, L_j their Lagrange basis:
+
+    u(t1) = u(t0) + sum_j w_j N_j,     w_j = int_{t0}^{t1} L_j(t) dmu(t)
+
+for any step sequence. The integrals are taken by Gauss-Legendre quadrature, all steps at once,
+before the first step; the weights of a step add up to mu(t1) - mu(t0).
+
+    ab-k     k nodes behind the step: a predictor                         order k
+    abm-k    the same, then a corrector of one node more: as soon as the  order k + 1
+             predicted point has been evaluated, the step to it is
+             taken again with that slope
+
+The corrected state is the base of the next step while the slope at the predicted point is kept
+(PEC), so that both cost one evaluation per step. The state after a step is the predicted one.
+Both start with fewer nodes, at the beginning and behind a break point; the orders above need first
+steps that are short beside the others, otherwise ab has order 2 and abm order 3 at most.
+
+`-published` are the variants that the literature on diffusion samplers uses. They lower the order
+again at the end, so that the last step has one node, and where they have two nodes,
+
+    N_mid (mu(t1) - mu(t0)),     N_mid the interpolation at the middle of the step
+
+takes the place of the integral (Lu et al. 2022, arXiv 2211.01095, for k = 2; Zhao et al. 2023,
+arXiv 2302.04867, B(h) = exp(h) - 1, for predictor and corrector). ab-3-published is the 3M formula
+of the former, whose second difference has half of its exact weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .controller import Array
+from .dense import hermite
+from .registry import Measure, MethodInfo, Problem, register
+from .stepper import Attempt, Mask, Rows, Span, Stepper, Time, index
+
+__all__ = ["Adams", "adams_weights"]
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
+_ORDERS = range(1, 6)
+
+
+def adams_weights(measure: Measure, start: Array, end: Array, nodes: Array) -> Array:
+    """Weights of the interpolating polynomials, integrated against the measure.
+
+    Args:
+        measure: mu and its density.
+        start: where the integrals begin, (S,).
+        end: where they end, (S,).
+        nodes: the k nodes of each integral, (S, k), distinct.
+
+    Returns:
+        (S, k) float64; each row adds up to mu(end) - mu(start) to rounding.
+    """
+    half = 0.5 * (end - start)
+    t = start[:, None] + half[:, None] * (1 + _NODES)  # (S, Q)
+    dmu = half[:, None] * _WEIGHTS * measure.density(t.ravel()).reshape(t.shape)
+    weights = np.stack(
+        [(basis * dmu).sum(1) for basis in _lagrange(t[:, None, :], nodes[:, :, None])], 1
+    )
+    # What quadrature may have missed of the measure goes to the nearest node.
+    total = measure.mu(end) - measure.mu(start)
+    weights[:, 0] += total - weights.sum(1)
+    return weights
+
+
+def _lagrange(t: Array, nodes: Array) -> list[Array]:
+    """The Lagrange basis of nodes (S, k, 1) at times (S, 1, Q): k arrays (S, Q)."""
+    k = nodes.shape[1]
+    out = []
+    for j in range(k):
+        basis = np.ones_like(t[:, 0])
+        for i in range(k):
+            if i != j:
+                basis = basis * (t[:, 0] - nodes[:, i]) / (nodes[:, j] - nodes[:, i])
+        out.append(basis)
+    return out
+
+
+def _published(measure: Measure, start: Array, end: Array, nodes: Array, predict: bool) -> Array:
+    """Weights as they were published, (S, k)."""
+    k = nodes.shape[1]
+    total = measure.mu(end) - measure.mu(start)
+    if k == 2:
+        middle = 0.5 * (start + end)
+        basis = _lagrange(middle[:, None, None], nodes[:, :, None])
+        return total[:, None] * np.concatenate(basis, 1)
+    weights = adams_weights(measure, start, end, nodes)
+    if k == 3 and predict:
+        # w = integral of (1, s, s^2) against the Newton form; half of the last is left out.
+        h = end - start
+        r0, r1 = (start - nodes[:, 1]) / h, (nodes[:, 1] - nodes[:, 2]) / h
+        square = sum(weights[:, j] * ((nodes[:, j] - start) / h) ** 2 for j in range(3))
+        second = np.stack([1 / r0, -1 / r0 - 1 / r1, 1 / r1], 1) / (r0 + r1)[:, None]
+        weights = weights - 0.5 * np.asarray(square)[:, None] * second
+    return weights
+
+
+class Adams:
+    """The stepper of `ab-k` and `abm-k`.
+
+    Args:
+        problem: with the grid that all samples share.
+        order: number of nodes k of the predictor.
+        corrected: whether a corrector follows.
+        published: variants of the literature instead of the exact weights.
+
+    Raises:
+        ValueError: if the problem has no grid.
+    """
+
+    def __init__(
+        self, problem: Problem, order: int, corrected: bool = False, published: bool = False
+    ) -> None:
+        if problem.grid is None:
+            raise ValueError("Adams methods of fixed order need a grid; give dt or grid")
+        self.field, self.order, self.corrected = problem.field, order, corrected
+        self.published, self.dense = published, problem.dense
+        self.measure = problem.measure or Measure(lambda t: t, np.ones_like)
+        self._grid = problem.grid
+        self._step = 0
+        self._slopes: list[Tensor] = []
+        self._base: Tensor | None = None
+        self._pending: Tensor | None = None
+        self._plan(0)
+
+    def _plan(self, first: int) -> None:
+        """All weights from grid point `first` on, if no break point follows."""
+        grid = self._grid[first:]
+        steps = len(grid) - 1
+        count = np.minimum(np.arange(steps) + 1, self.order)
+        if self.published:
+            count = np.minimum(count, np.arange(steps, 0, -1))
+        self._first = first
+        self._predict: list[Sequence[float]] = [()] * steps
+        self._correct: list[Sequence[float]] = [()] * steps
+        for k in np.unique(count):
+            at = np.flatnonzero(count == k)
+            nodes = grid[at[:, None] - np.arange(k)]
+            self._fill(self._predict, at, grid, nodes, True)
+            if self.corrected:
+                nodes = np.concatenate([grid[at + 1, None], nodes], 1)
+                self._fill(self._correct, at, grid, nodes, False)
+
+    def _fill(
+        self,
+        table: list[Sequence[float]],
+        at: Rows,
+        grid: Array,
+        nodes: Array,
+        predict: bool,
+    ) -> None:
+        if self.published:
+            weights = _published(
+                self.measure, grid[at], grid[at + 1], nodes, predict and not self.corrected
+            )
+        else:
+            weights = adams_weights(self.measure, grid[at], grid[at + 1], nodes)
+        for i, row in zip(at, weights.tolist(), strict=True):
+            table[i] = row
+
+    def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
+        """Nothing to prepare."""
+        return None
+
+    def cost(self) -> int:
+        """One evaluation."""
+        return 1
+
+    def step(self, span: Span, y: Tensor) -> Attempt:
+        """Evaluate where the last step led, correct that step, predict the next."""
+        i = self._step - self._first
+        slopes = [self.field(span.start, y), *self._slopes]
+        base = y
+        if self.corrected and self._base is not None:
+            base = _add(self._base, slopes, self._correct[i - 1])
+        weights = self._predict[i]
+        y1 = _add(base, slopes, weights)
+        self._slopes, self._pending = slopes[: self.order], base
+        order = len(weights) + self.corrected
+        dense = partial(self._polynomial, self._step, base, y1, slopes) if self.dense else None
+        return Attempt(y1, None, order, order, dense)
+
+    def _polynomial(self, step: int, y0: Tensor, y1: Tensor, slopes: list[Tensor]) -> Tensor:
+        """Between the ends of a step: the cubic with their slopes, the far one extrapolated."""
+        ends = self._grid[step : step + 2]
+        count = len(slopes)
+        nodes = self._grid[step - np.arange(count)]
+        far = [float(b[0, 0]) for b in _lagrange(ends[1:, None, None], nodes[None, :, None])]
+        rate = (ends[1] - ends[0]) * self.measure.density(ends)
+        slope = _add(torch.zeros_like(y0), slopes, far)
+        return hermite(y0, y1, slopes[0] * float(rate[0]), slope * float(rate[1]))
+
+    def accept(self, mask: Mask | None) -> None:
+        """The corrected state becomes the base."""
+        self._base = self._pending
+        self._step += 1
+
+    def restart(self, rows: Rows) -> None:
+        """Begin anew with one node."""
+        self._slopes, self._base = [], None
+        self._plan(self._step)
+
+    def select(self, rows: Rows) -> None:
+        """Keep only the samples `rows`."""
+        if self._base is not None:
+            where = index(rows, self._base)
+            self._base = self._base.index_select(0, where)
+            self._slopes = [slope.index_select(0, where) for slope in self._slopes]
+
+
+def _add(base: Tensor, slopes: list[Tensor], weights: Sequence[float]) -> Tensor:
+    """base + sum_j weights_j slopes_j."""
+    out = torch.add(base, slopes[0], alpha=weights[0])
+    for slope, weight in zip(slopes[1:], weights[1:], strict=False):
+        out.add_(slope, alpha=weight)
+    return out
+
+
+def _make(problem: Problem, order: int, corrected: bool, published: bool) -> Stepper:
+    return Adams(problem, order, corrected, published)
+
+
+def _order_of(nodes: int, corrected: bool, published: bool) -> int:
+    """The order on grids of equal steps, where one first step with one node rules."""
+    return min(nodes, 2) if published or not corrected else min(nodes + 1, 3)
+
+
+for _corrected in (False, True):
+    for _order in _ORDERS:
+        for _published_too in (False, True):
+            if _published_too and (_order == 1 or _order > 3 + _corrected):
+                continue
+            register(
+                MethodInfo(
+                    f"ab{'m' * _corrected}-{_order}{'-published' * _published_too}",
+                    "ode",
+                    _order_of(_order, _corrected, _published_too),
+                    adaptive=False,
+                    evaluations=1,
+                    note=f"Adams-{'Moulton' if _corrected else 'Bashforth'}, "
+                    + ("predictor and corrector, " if _corrected else "")
+                    + ("as published for diffusion" if _published_too else "exact weights"),
+                ),
+                partial(_make, order=_order, corrected=_corrected, published=_published_too),
+            )
