@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-TOLERANCE = "unit: that of the data, whose range is [-1, 1]"
-
 
 @click.command("sample")
 @click.argument("run", required=False)
@@ -32,13 +30,15 @@ TOLERANCE = "unit: that of the data, whose range is [-1, 1]"
     "or as many as is usual for a solver that cannot do that]",
 )
 @click.option(
-    "--rtol", type=float, default=1e-3, help="Relative tolerance of a step. [default: 0.001]"
+    "--rtol",
+    type=float,
+    help="Relative tolerance of a step. [default: the solver's own, mostly 0.001]",
 )
 @click.option(
     "--atol",
     type=float,
-    default=1e-3,
-    help=f"Absolute tolerance of a step. [{TOLERANCE}; default: 0.001]",
+    help="Absolute tolerance of a step. [unit: that of the data, whose range is [-1, 1]; "
+    "default: the solver's own, mostly 0.001]",
 )
 @click.option(
     "--controller",

@@ -67,9 +67,8 @@ OWN = "own"
     "--tolerance",
     multiple=True,
     type=float,
-    default=(1e-3,),
     help="Relative and absolute tolerance of a step; may be given several times. [unit: that of "
-    "the data; default: 0.001]",
+    "the data; default: the solver's own, mostly 0.001]",
 )
 @click.option(
     "--steps",
@@ -100,7 +99,7 @@ OWN = "own"
     "--reference-tolerance",
     type=float,
     help="Tolerance of the tight solution that errors are measured against. [default: a "
-    "thousandth of the smallest --tolerance, at most 1e-06]",
+    "thousandth of the smallest tolerance, at most 1e-06]",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
 @click.option(
@@ -213,7 +212,10 @@ def _settings(values: dict[str, Any]) -> list[Setting]:
             breaks,
         )
         for solver, chart, tolerance, breaks in product(
-            values["solver"], values["chart"], values["tolerance"], told[values["breaks"]]
+            values["solver"],
+            values["chart"],
+            values["tolerance"] or (None,),
+            told[values["breaks"]],
         )
     ]
 

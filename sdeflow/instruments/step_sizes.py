@@ -48,7 +48,7 @@ class Setting:
 
     solver: str = "dopri5"
     chart: str | None = None
-    tolerance: float = 1e-3
+    tolerance: float | None = None
     steps: int | None = None
     grid: str | None = None
     controller: str = "pi"
@@ -196,8 +196,10 @@ def step_study(
     """
     if not settings:
         raise ValueError("settings is empty: give at least one solver to run")
-    for setting in settings:
-        find_sampler(setting.solver)
+    tolerances = [
+        find_sampler(setting.solver).tolerance if setting.tolerance is None else setting.tolerance
+        for setting in settings
+    ]
     network = isinstance(denoiser, nn.Module)
     common: dict[str, Any] = {
         "count": count,
@@ -214,7 +216,7 @@ def step_study(
 
     exact = copy.deepcopy(denoiser).double() if isinstance(denoiser, nn.Module) else denoiser
     if reference_tolerance is None:
-        reference_tolerance = min(1e-6, 1e-3 * min(setting.tolerance for setting in settings))
+        reference_tolerance = min(1e-6, 1e-3 * min(tolerances))
     reference = sample(
         exact,
         shape,
