@@ -173,6 +173,21 @@ class Chart:
         """s(t) = u / x."""
         return 1 / self.weight(t)
 
+    def scale_rate(self, t: Tensor) -> Tensor:
+        """d log s / d tau: with s = 1/n, n' = (v alpha alpha' + sigma sigma') / n for x/std."""
+        if self.scale == "x":
+            return torch.zeros_like(t)
+        alpha_rate, sigma_rate = self.sde.flow_coefficients(t)
+        if self.scale == "x/alpha":
+            rate = alpha_rate / self.sde.alpha(t)
+        elif self.scale == "x/sigma":
+            rate = sigma_rate / self.sde.sigma(t)
+        else:
+            alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+            growth = self.variance * alpha * alpha_rate + sigma * sigma_rate
+            rate = growth / self.weight(t) ** 2
+        return -rate / self.rate(t)
+
     def measure(self, t: Tensor) -> Tensor:
         """mu(t) of du = N d mu: rho for x/alpha, kappa for x/sigma, an angle for x/std.
 

@@ -124,19 +124,11 @@ class _InChart:
         to_data = convert(self.chart.sde, t, self.denoiser.prediction, "data")
         to_noise = convert(self.chart.sde, t, self.denoiser.prediction, "noise")
         data, noise = self.chart.sde.flow_coefficients(t)
-        # d(s x) = s dx + x ds, with s'/s = -n'/n for s = 1/n.
-        alpha, sigma = self.chart.sde.alpha(t), self.chart.sde.sigma(t)
-        own = {
-            "x": lambda: torch.zeros_like(t),
-            "x/alpha": lambda: -data / alpha,
-            "x/sigma": lambda: -noise / sigma,
-            "x/std": lambda: (
-                -(self.chart.variance * alpha * data + sigma * noise) / self.chart.weight(t) ** 2
-            ),
-        }[self.chart.scale]()
         per_tau = self.chart.state_scale(t) / self.chart.rate(t)
-        a = per_tau * (data * to_data[0] + noise * to_noise[0] + own)
+        a = per_tau * (data * to_data[0] + noise * to_noise[0])
         b = per_tau * (data * to_data[1] + noise * to_noise[1])
+        # d(s x) = s dx + x ds.
+        a = a + self.chart.state_scale(t) * self.chart.scale_rate(t)
         return a, b, out
 
 

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solvers import Controller, Measure, Solution, SolverError, Status, odeint
 from solvers.noise import NoiseSource, sample_seeds
 from solvers.sde import sdeint
 
+from .batches import Progress, batches, device_of, labels_of
 from .chart import Chart
 from .denoiser import Predictor
 from .dynamics import ReverseSDE
@@ -29,8 +30,6 @@ from .samplers import DEFAULT_SOLVER
 from .samples import Samples, add_times, join_logs
 
 __all__ = ["Samples", "encode", "sample"]
-
-Progress = Callable[[float], None]
 
 
 def sample(
@@ -103,11 +102,9 @@ def sample(
     count = len(noise) if noise is not None else count
     if count < 1:
         raise ValueError(f"count={count}: need at least 1 sample")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: need at least 1")
     if final not in ("none", "denoise", "zero"):
         raise ValueError(f"final={final!r}: choose none, denoise or zero")
-    labels = _labels(label, count, denoiser)
+    labels = labels_of(label, count, denoiser)
     plan = whole = make_plan(
         denoiser,
         solver=solver,
@@ -128,7 +125,7 @@ def sample(
         plan = whole.without_last_step()
     if guidance != 1:
         plan = replace(plan, denoiser=denoiser.given(guidance=guidance))
-    device = _device(denoiser)
+    device = device_of(denoiser)
     seeds = sample_seeds(seed, count)
     scale = denoiser.sde.prior_scale(plan.t_start)
 
@@ -199,8 +196,8 @@ def encode(
     ).reversed()
     if plan.sampler.kind != "ode":
         raise ValueError(f"solver={solver!r}: encoding follows the flow; use an ODE solver")
-    x = x.to(_device(denoiser))
-    labels = _labels(label, len(x), denoiser)
+    x = x.to(device_of(denoiser))
+    labels = labels_of(label, len(x), denoiser)
     seeds = sample_seeds(0, len(x))
     out = _run(plan, lambda rows: x[rows], len(x), batch_size, seeds, labels, on_failure, progress)
     steps = None if plan.times is None else len(plan.times) - 1
@@ -222,28 +219,6 @@ def _sample_shape(
     return tuple(shape)
 
 
-def _device(denoiser: Predictor) -> torch.device:
-    if isinstance(denoiser, nn.Module):
-        for parameter in denoiser.parameters():
-            return parameter.device
-    return torch.device("cpu")
-
-
-def _labels(label: int | Tensor | None, count: int, denoiser: Predictor) -> Tensor | None:
-    """(N,) labels on the model's device, checked against its number of classes."""
-    if label is None:
-        return None
-    labels = torch.as_tensor(label, dtype=torch.int64)
-    classes = getattr(getattr(denoiser, "network", denoiser), "num_classes", None)
-    if not classes:
-        raise ValueError(f"label={label}: this model was not trained with labels; leave it out")
-    if int(labels.min()) < 0 or int(labels.max()) > classes:
-        raise ValueError(f"label={label}: labels run from 0 to {classes - 1}")
-    if labels.dim() and len(labels) != count:
-        raise ValueError(f"label: {len(labels)} labels for {count} samples")
-    return labels.expand(count).to(_device(denoiser))
-
-
 @torch.no_grad()
 def _run(
     plan: Plan,
@@ -257,20 +232,10 @@ def _run(
 ) -> Samples:
     """Integrate batch after batch, and join the results and the logs."""
     began = time.perf_counter()
-    size = count if batch_size is None else min(batch_size, count)
     parts: list[Solution] = []
-    for low in range(0, count, size):
-        rows = slice(low, min(low + size, count))
-        done, share = low / count, (rows.stop - low) / count
-
-        def report(within: float, done: float = done, share: float = share) -> None:
-            if progress is not None:
-                progress(done + share * within)
-
+    for rows, report in batches(count, batch_size, progress):
         args = () if labels is None else (labels[rows],)
         parts.append(_integrate(plan, start(rows), seeds[rows], args, report))
-    if progress is not None:
-        progress(1.0)
     log = join_logs([part.log for part in parts])
     chart = plan.chart
     ends = [torch.from_numpy(np.asarray(p.t)) for p in parts]
@@ -315,7 +280,7 @@ def _integrate(
 
     def watched(field: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(tau: Tensor, u: Tensor, *more: Tensor) -> Tensor:
-            report(min(1.0, max(0.0, float(tau.mean() - dynamics.tau0) / span)))
+            report(float(tau.mean() - dynamics.tau0) / span)
             return field(tau, u, *more)
 
         return call

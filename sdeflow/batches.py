@@ -1,0 +1,70 @@
+"""Running a model over many samples: batches with their progress, the device, the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .denoiser import Predictor
+
+__all__ = ["Progress", "batches", "device_of", "labels_of"]
+
+Progress = Callable[[float], None]
+
+
+def batches(
+    count: int, batch_size: int | None, progress: Progress | None
+) -> Iterator[tuple[slice, Progress]]:
+    """Slices of at most batch_size samples, each with a function for its own share of progress.
+
+    Args:
+        count: number of samples.
+        batch_size: samples at once; all if None.
+        progress: called with the share of the whole work that is done, in [0, 1].
+
+    Raises:
+        ValueError: batch_size below 1.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: need at least 1")
+    size = count if batch_size is None else min(batch_size, count)
+    for low in range(0, count, size):
+        rows = slice(low, min(low + size, count))
+        done, share = low / count, (rows.stop - low) / count
+
+        def report(within: float, done: float = done, share: float = share) -> None:
+            if progress is not None:
+                progress(done + share * min(1.0, max(0.0, within)))
+
+        yield rows, report
+    if progress is not None:
+        progress(1.0)
+
+
+def device_of(denoiser: Predictor) -> torch.device:
+    """Where the model's parameters are; the host for oracles."""
+    if isinstance(denoiser, nn.Module):
+        for parameter in denoiser.parameters():
+            return parameter.device
+    return torch.device("cpu")
+
+
+def labels_of(label: int | Tensor | None, count: int, denoiser: Predictor) -> Tensor | None:
+    """(N,) labels on the model's device, checked against its number of classes.
+
+    Raises:
+        ValueError: a model without labels, a label out of range, or not one per sample.
+    """
+    if label is None:
+        return None
+    labels = torch.as_tensor(label, dtype=torch.int64)
+    classes = getattr(getattr(denoiser, "network", denoiser), "num_classes", None)
+    if not classes:
+        raise ValueError(f"label={label}: this model was not trained with labels; leave it out")
+    if int(labels.min()) < 0 or int(labels.max()) > classes:
+        raise ValueError(f"label={label}: labels run from 0 to {classes - 1}")
+    if labels.dim() and len(labels) != count:
+        raise ValueError(f"label: {len(labels)} labels for {count} samples")
+    return labels.expand(count).to(device_of(denoiser))
