@@ -46,7 +46,7 @@ def command(ctx: click.Context, /, dry_run: bool, as_json: bool, **values: Any) 
     from sdeflow.run import list_runs
     from sdeflow.training import train
 
-    run = train(config, say=note)
+    run = train(config, say=note, progress=False if as_json else None)
     figures = write_run_figures(run.path)
     (info,) = (info for info in list_runs(run.path.parent) if info.path == run.path)
     result = {

@@ -57,12 +57,6 @@ class ProgressBar:
         if self._bar:
             self._bar.stop()
 
-    def say(self, text: str) -> bool:
-        """Print a line above the bar; False where there is no bar to print above."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
-        return self._bar is not None
-
     def update(self, step: int, loss: float, last: bool = False) -> None:
         """Show that `step` steps are done; redraws at most every `INTERVAL` seconds."""
         if not self._bar:

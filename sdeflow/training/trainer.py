@@ -130,11 +130,12 @@ def _loop(
                 learner.accelerator.wait_for_everyone()
                 clock = time.perf_counter()
             if stopping and step < steps:
-                raise TrainingInterrupted(
+                message = (
                     f"stopped at step {step} of {steps}, checkpoint written; go on with "
-                    f"--resume {planned.directory}",
-                    stop.signal or 0,
+                    f"--resume {planned.directory}"
                 )
+                tell(message)
+                raise TrainingInterrupted(message, stop.signal or 0)
 
 
 def _result(planned: Plan, learner: Learner, recorder: Recorder) -> Run:
