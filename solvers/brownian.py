@@ -32,6 +32,7 @@ What is left of the piece is W - W_r and Z - Z_r - (L - r) W_r: the parts add up
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -74,7 +75,7 @@ class _Attempt(NamedTuple):
 
     end: _Floats
     part: _Floats
-    new: Tensor
+    new: Increment
     whole: _Ints | None
 
 
@@ -139,15 +140,11 @@ class BrownianPath:
         noise = self._noise.normal(self._draws)
         self._draws += 1
         if self._deepest:
-            piece = self._reveal(end, noise)
-        else:
-            part = end - self._position
-            if self.area:
-                piece = self._combine(noise, None, _fresh(part, True))
-            else:
-                piece = noise * column(np.sqrt(part), noise)
-            self._attempt = _Attempt(end, part, piece, None)
-        return piece[:, 0], piece[:, 1] if self.area else None
+            return self._reveal(end, noise)
+        part = end - self._position
+        new = self._combine(noise, None, _fresh(part, self.area))
+        self._attempt = _Attempt(end, part, new, None)
+        return new
 
     def advance(self, accepted: npt.NDArray[np.bool_]) -> None:
         """Move the accepted samples to the end of the last increment; the others remember it."""
@@ -162,7 +159,7 @@ class BrownianPath:
             whole = np.zeros_like(self._depth)
         rows = np.flatnonzero(~accepted & (part > 0))
         if rows.size:
-            self._push(rows, end[rows], new, whole[rows])
+            self._push(rows, end[rows], _together(new), whole[rows])
         self._depth = np.where(accepted, self._depth - whole, self._depth)
         self._deepest = int(self._depth.max(initial=0))
         self._position = np.where(accepted, end, self._position)
@@ -177,8 +174,8 @@ class BrownianPath:
         self._slots = self._slots[:, rows]
         self._pieces = self._pieces[:, torch.from_numpy(rows).to(self._pieces.device)]
 
-    def _reveal(self, end: _Floats, noise: Tensor) -> Tensor:
-        """An increment (B, 1 or 2, *shape) of which some sample knows a part already."""
+    def _reveal(self, end: _Floats, noise: Tensor) -> Increment:
+        """An increment of which some sample knows a part already."""
         rows = np.arange(len(end))
         levels = np.arange(len(self._ends))[:, None]
         whole = ((levels < self._depth) & (self._ends <= end)).sum(axis=0)
@@ -198,32 +195,33 @@ class BrownianPath:
         old = self._gather(slots)
         new = self._combine(noise, old, np.where(splits, bridged, fresh))
         if splits.any():
-            left = old - new
+            left = old - _together(new)
             if self.area:
-                left[:, 1].addcmul_(new[:, 0], self._column(rest), value=-1)
+                left[:, 1].addcmul_(new[0], column(rest, new[0]), value=-1)
             self._scatter(np.flatnonzero(splits), slots[splits], left)
         self._attempt = _Attempt(end, part, new, whole)
         return self._chain(whole, part, new) if whole.any() else new
 
-    def _chain(self, whole: _Ints, part: _Floats, new: Tensor) -> Tensor:
+    def _chain(self, whole: _Ints, part: _Floats, new: Increment) -> Increment:
         """The `whole` nearest pieces of each sample and then `new`, of length `part`, as one."""
         rows = np.arange(len(whole))
-        total = torch.zeros_like(new)
+        total = torch.zeros_like(_together(new))
         start = self._position
         for step in range(whole.max()):
             level = np.maximum(self._depth - 1 - step, 0)
             taken = step < whole
-            piece = self._gather(self._slots[level, rows]) * self._column(taken)[:, None]
+            piece = self._gather(self._slots[level, rows])
+            piece *= column(taken.astype(np.float64), piece)
             end = np.where(taken, self._ends[level, rows], start)
             self._append(total, piece, end - start)
             start = end
-        self._append(total, new, part)
-        return total
+        self._append(total, _together(new), part)
+        return total[:, 0], total[:, 1] if self.area else None
 
     def _append(self, total: Tensor, piece: Tensor, length: _Floats) -> None:
         """Lengthen `total` by a piece: W = W_1 + W_2, Z = Z_1 + Z_2 + length W_1. In place."""
         if self.area:
-            total[:, 1].addcmul_(total[:, 0], self._column(length))
+            total[:, 1].addcmul_(total[:, 0], column(length, total[:, 0]))
         total += piece
 
     def _push(self, rows: _Ints, ends: _Floats, new: Tensor, whole: _Ints) -> None:
@@ -260,28 +258,24 @@ class BrownianPath:
         row, slot = torch.from_numpy(np.stack([rows, slots])).to(self._pieces.device)
         self._pieces[slot, row] = pieces[row]
 
-    def _column(self, values: npt.NDArray[np.generic]) -> Tensor:
-        """Per-sample numbers (..., B) as factors of a state: (..., B, 1, ..., 1)."""
-        dimensions = self._pieces.dim() - 3
-        column = torch.from_numpy(values).to(self._pieces.dtype).to(self._pieces.device)
-        return column.reshape(values.shape + (1,) * dimensions)
-
-    def _combine(self, noise: Tensor, old: Tensor | None, weights: _Floats) -> Tensor:
-        """The new piece, (B, 1 or 2, *shape): the weights' combination of noise and old piece."""
-        weight = self._column(weights)
-        new = torch.empty_like(noise)
-        torch.mul(noise[:, 0], weight[0], out=new[:, 0])
-        if self.area:
-            torch.mul(noise[:, 0], weight[1], out=new[:, 1])
-            new[:, 1].addcmul_(noise[:, 1], weight[2])
-        if old is None:
-            return new
+    def _combine(self, noise: Tensor, old: Tensor | None, weights: _Floats) -> Increment:
+        """The new piece: the weights' combination of noise and old piece."""
+        xi = noise[:, 0]
+        factors = [column(weight, xi) for weight in weights]
+        w = xi * factors[0]
         if not self.area:
-            new[:, 0].addcmul_(old[:, 0], weight[1])
-            return new
-        new[:, 0].addcmul_(old[:, 0], weight[3]).addcmul_(old[:, 1], weight[4])
-        new[:, 1].addcmul_(old[:, 0], weight[5]).addcmul_(old[:, 1], weight[6])
-        return new
+            return (w, None) if old is None else (w.addcmul_(old[:, 0], factors[1]), None)
+        z = (xi * factors[1]).addcmul_(noise[:, 1], factors[2])
+        if old is not None:
+            w.addcmul_(old[:, 0], factors[3]).addcmul_(old[:, 1], factors[4])
+            z.addcmul_(old[:, 0], factors[5]).addcmul_(old[:, 1], factors[6])
+        return w, z
+
+
+def _together(increment: Increment) -> Tensor:
+    """W and Z in one tensor, (B, 1 or 2, *shape)."""
+    w, z = increment
+    return w.unsqueeze(1) if z is None else torch.stack([w, z], dim=1)
 
 
 def _fresh(length: _Floats, area: bool) -> _Floats:
@@ -290,7 +284,7 @@ def _fresh(length: _Floats, area: bool) -> _Floats:
     if not area:
         return root[None]
     cube = root * length
-    return np.stack([root, cube / 2, cube / np.sqrt(12.0)])
+    return np.array([root, cube / 2, cube / math.sqrt(12.0)])
 
 
 def _bridge(part: _Floats, rest: _Floats, area: bool) -> _Floats:
@@ -312,7 +306,7 @@ def _bridge(part: _Floats, rest: _Floats, area: bool) -> _Floats:
         [
             root * width,
             cube * (left - theta) / (2.0 * width),
-            cube / (np.sqrt(12.0) * width),
+            cube / (math.sqrt(12.0) * width),
             theta * (3.0 * theta - 2.0),
             6.0 * q / length,
             -length * theta**2 * left,
