@@ -13,14 +13,13 @@ level: the command line reads the options from here.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from .options import Option, convert, flag, nearest, option, options_of, unknown
 
 __all__ = [
     "ARCHITECTURE",
@@ -49,14 +48,6 @@ TRACKING = ("auto", "offline", "online", "disabled")
 LR_SCHEDULES = ("constant", "cosine")
 
 
-def _option(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), unit: str = "", auto: str = ""
-) -> Any:
-    """A dataclass field that carries what the command line shows about it."""
-    metadata = {"help": help, "choices": choices, "unit": unit, "auto": auto}
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """Every setting of a training run; checked on construction.
@@ -66,104 +57,104 @@ class TrainConfig:
             remedy.
     """
 
-    data: str = _option(
+    data: str = option(
         "digits",
         "data set: digits, fashion-mnist, moons, rings, swissroll, checkerboard, mixture, "
         "folder:PATH, npz:PATH or idx:PATH",
     )
-    data_dir: str | None = _option(
+    data_dir: str | None = option(
         None, "directory with the files of a named data set", auto="the usual places"
     )
-    image_size: int | None = _option(
+    image_size: int | None = option(
         None, "side to which images are resized", unit="pixels", auto="as in the data"
     )
-    sde: str = _option("vp", "forward process", choices=SDES)
-    schedule: str = _option("linear", "noise schedule of vp and subvp", choices=SCHEDULES)
-    smooth_start: float | None = _option(
+    sde: str = option("vp", "forward process", choices=SDES)
+    schedule: str = option("linear", "noise schedule of vp and subvp", choices=SCHEDULES)
+    smooth_start: float | None = option(
         None,
         "scale s of the smooth start: the schedule is evaluated at t^2 (1 + s)/(t + s)",
         unit="time",
         auto="no smooth start",
     )
-    etsdm: bool = _option(
+    etsdm: bool = option(
         False, "share the condition time inside each sub-interval below the threshold (E-TSDM)"
     )
-    etsdm_threshold: float | None = _option(
+    etsdm_threshold: float | None = option(
         None,
         "time below which the condition is shared",
         unit="time, in (0, 1)",
         auto="where log-SNR equals that of vp linear at 0.1",
     )
-    etsdm_intervals: int = _option(5, "number of sub-intervals below the threshold")
-    etsdm_edges: str = _option(
+    etsdm_intervals: int = option(5, "number of sub-intervals below the threshold")
+    etsdm_edges: str = option(
         "time", "edges equally spaced in time, sigma or log-snr, or the path of a file of edges"
     )
-    etsdm_at: str = _option(
+    etsdm_at: str = option(
         "left",
         "point of a sub-interval that the network is told",
         choices=("left", "middle", "right"),
     )
-    condition: str = _option("time", "what the network is told of t", choices=CONDITIONS)
-    smooth_scale: float = _option(
+    condition: str = option("time", "what the network is told of t", choices=CONDITIONS)
+    smooth_scale: float = option(
         0.1, "scale s of the condition `smooth`: c(t) = t^2/(sqrt(t^2 + s^2) + s)", unit="time"
     )
-    predict: str = _option("noise", "what the network predicts", choices=PREDICTIONS)
-    weighting: str = _option("simple", "weight of the loss over time", choices=WEIGHTINGS)
-    time_distribution: str = _option(
+    predict: str = option("noise", "what the network predicts", choices=PREDICTIONS)
+    weighting: str = option("simple", "weight of the loss over time", choices=WEIGHTINGS)
+    time_distribution: str = option(
         "stratified", "how training times are drawn", choices=TIME_DISTRIBUTIONS
     )
-    t_min: float = _option(1e-5, "smallest training time", unit="time, in (0, 1)")
-    t_max: float | None = _option(
+    t_min: float = option(1e-5, "smallest training time", unit="time, in (0, 1)")
+    t_max: float | None = option(
         None,
         "largest training time",
         unit="time, in (t_min, 1]",
         auto="1, or 0.999 where alpha(1) = 0 and the loss or the density of t would be infinite",
     )
-    network: str = _option("auto", "network; auto: unet for images, else mlp", choices=NETWORKS)
-    size: str = _option("auto", "size of the network", choices=SIZES)
-    class_condition: bool = _option(False, "tell the network the class label")
-    label_dropout: float = _option(
+    network: str = option("auto", "network; auto: unet for images, else mlp", choices=NETWORKS)
+    size: str = option("auto", "size of the network", choices=SIZES)
+    class_condition: bool = option(False, "tell the network the class label")
+    label_dropout: float = option(
         0.1, "share of labels replaced by the null label, for guidance", unit="in [0, 1]"
     )
-    flips: bool | None = _option(
+    flips: bool | None = option(
         None, "mirror images at random", auto="where the data set allows it"
     )
-    steps: int | None = _option(
+    steps: int | None = option(
         None, "number of optimiser steps", unit="steps", auto="by data and network"
     )
-    batch_size: int | None = _option(
+    batch_size: int | None = option(
         None, "samples a step, over all processes", unit="samples", auto="by data and network"
     )
-    lr: float | None = _option(None, "peak learning rate of AdamW", auto="by data and network")
-    lr_schedule: str = _option("cosine", "learning rate after the warm-up", choices=LR_SCHEDULES)
-    warmup: int | None = _option(
+    lr: float | None = option(None, "peak learning rate of AdamW", auto="by data and network")
+    lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=LR_SCHEDULES)
+    warmup: int | None = option(
         None, "linear warm-up", unit="steps", auto="a twentieth of the steps, at most 1000"
     )
-    weight_decay: float = _option(0.01, "decoupled weight decay of AdamW")
-    clip: float = _option(1.0, "largest norm of the gradient; 0: no clipping")
-    ema: float | None = _option(
+    weight_decay: float = option(0.01, "decoupled weight decay of AdamW")
+    clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
+    ema: float | None = option(
         None,
         "decay of the exponential moving average of the weights",
         unit="in [0, 1)",
         auto="by the number of steps",
     )
-    precision: str = _option("auto", "arithmetic inside the network", choices=PRECISIONS)
-    device: str = _option("auto", "auto, cpu, cuda, cuda:N or mps")
-    seed: int = _option(0, "seed of every random draw")
-    checkpoint_every: int | None = _option(
+    precision: str = option("auto", "arithmetic inside the network", choices=PRECISIONS)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    seed: int = option(0, "seed of every random draw")
+    checkpoint_every: int | None = option(
         None,
         "steps between checkpoints and held-out evaluations",
         unit="steps",
         auto="a tenth of the steps, at most 5000",
     )
-    resume: str = _option(
+    resume: str = option(
         "never", "auto: go on from the latest checkpoint of this run, or start; or a run directory"
     )
-    out: str = _option("runs", "directory in which runs are kept")
-    name: str | None = _option(
+    out: str = option("runs", "directory in which runs are kept")
+    name: str | None = option(
         None, "name of the run, a directory in --out", auto="from data, sde and conditioning"
     )
-    wandb: str = _option(
+    wandb: str = option(
         "auto", "Weights & Biases; auto: online when logged in, else offline", choices=TRACKING
     )
 
@@ -176,12 +167,12 @@ class TrainConfig:
         Raises:
             ValueError: naming the option, the value and the remedy.
         """
-        for option in options():
-            value = getattr(self, option.name)
-            if option.choices and value not in option.choices:
-                raise ValueError(_unknown(_flag(option.name), value, option.choices))
+        for item in options():
+            value = getattr(self, item.name)
+            if item.choices and value not in item.choices:
+                raise ValueError(unknown(flag(item.name), value, item.choices))
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{_flag(option.name)} is {value}: it must be finite")
+                raise ValueError(f"{flag(item.name)} is {value}: it must be finite")
         self._open("etsdm_threshold", 0, 1)
         self._open("t_min", 0, 1)
         for name in ("etsdm_intervals", "steps", "batch_size", "image_size", "checkpoint_every"):
@@ -191,7 +182,7 @@ class TrainConfig:
         for name in ("lr", "smooth_start", "smooth_scale"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"{_flag(name)} is {value}: give a positive number")
+                raise ValueError(f"{flag(name)} is {value}: give a positive number")
         if self.t_max is not None and not self.t_min < self.t_max <= 1:
             raise ValueError(f"--t-max is {self.t_max}: give a time in ({self.t_min}, 1]")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -211,12 +202,12 @@ class TrainConfig:
     def _open(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         if value is not None and not low < value < high:
-            raise ValueError(f"{_flag(name)} is {value}: give a number in ({low}, {high})")
+            raise ValueError(f"{flag(name)} is {value}: give a number in ({low}, {high})")
 
     def _least(self, name: str, least: float) -> None:
         value = getattr(self, name)
         if value is not None and value < least:
-            raise ValueError(f"{_flag(name)} is {value}: give at least {least}")
+            raise ValueError(f"{flag(name)} is {value}: give at least {least}")
 
     def replace(self, values: Mapping[str, Any]) -> TrainConfig:
         """A copy with some values replaced; refuses unknown names as `from_dict` does."""
@@ -237,62 +228,19 @@ class TrainConfig:
         Raises:
             ValueError: an unknown key (named with the nearest option) or a value of another type.
         """
-        known = {option.name: option for option in options()}
+        known = {item.name: item for item in options()}
         given = {}
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name not in known:
-                raise ValueError(_unknown("config key", str(key), known))
-            given[name] = _convert(known[name], value)
+                raise ValueError(unknown("config key", str(key), known))
+            given[name] = convert(known[name], value)
         return cls(**given)
 
 
-@dataclass(frozen=True)
-class Option:
-    """A field of `TrainConfig` as the command line needs it.
-
-    Attributes:
-        name: field name; the flag has ``-`` for ``_``.
-        type: bool, int, float or str.
-        default: the default; None where it is chosen later, as `auto` says.
-        optional: whether None is allowed.
-        help: one line.
-        choices: the allowed values, or empty.
-        unit: unit or domain, or empty.
-        auto: what None stands for, or empty.
-    """
-
-    name: str
-    type: type
-    default: Any
-    optional: bool
-    help: str
-    choices: tuple[str, ...]
-    unit: str
-    auto: str
-
-
-_OPTIONS: list[Option] = []
-
-
-def options() -> list[Option]:
+def options() -> tuple[Option, ...]:
     """The options of ``sdeflow train``, in the order in which help should list them."""
-    if not _OPTIONS:
-        hints = typing.get_type_hints(TrainConfig)
-        for item in fields(TrainConfig):
-            members = set(typing.get_args(hints[item.name])) or {hints[item.name]}
-            optional = types.NoneType in members
-            (kind,) = members - {types.NoneType}
-            _OPTIONS.append(
-                Option(
-                    name=item.name,
-                    type=kind,
-                    default=item.default,
-                    optional=optional,
-                    **item.metadata,
-                )
-            )
-    return _OPTIONS
+    return options_of(TrainConfig)
 
 
 ARCHITECTURE = (
@@ -318,19 +266,6 @@ PLACE = ("resume", "out", "name")
 """Options that say where a run lives, not what it is: left out of ``config.yaml``."""
 
 
-def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The known name most like `value`, or None when none is near."""
-    matches = difflib.get_close_matches(value.replace("-", "_"), list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
-
-
-def _unknown(what: str, value: object, known: Iterable[str]) -> str:
-    names = list(known)
-    near = nearest(str(value), names)
-    hint = f"did you mean {near}?" if near else f"choose from {', '.join(names)}"
-    return f"{what} {value!r} is unknown: {hint}"
-
-
 def settled(value: Value | None) -> Value:
     """A setting that resolving has replaced by a value, for settings that may be "auto"."""
     if value is None:
@@ -338,35 +273,10 @@ def settled(value: Value | None) -> Value:
     return value
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 def _plain(name: str) -> bool:
     """Whether `name` is one visible path component on every platform."""
     allowed = all(letter.isalnum() or letter in "._-+=@ " for letter in name)
     return bool(name.strip()) and allowed and not name.startswith(".")
-
-
-def _convert(option: Option, value: Any) -> Any:
-    """`value` as the type of `option`, where that loses nothing."""
-    if value is None and option.optional:
-        return None
-    if option.type is bool and isinstance(value, bool):
-        return value
-    if option.type is str and isinstance(value, (str, Path)):
-        return str(value)
-    if option.type in (int, float) and isinstance(value, (int, float, str)):
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except ValueError:
-            number = math.nan
-        if option.type is float and not math.isnan(number):
-            return number
-        if option.type is int and number.is_integer():
-            return int(number)
-    wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise ValueError(f"{_flag(option.name)} is {value!r}: give {wanted[option.type]}")
 
 
 def save_config(config: TrainConfig, path: str | Path) -> None:

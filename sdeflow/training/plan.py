@@ -126,8 +126,7 @@ def _end(config: TrainConfig, sde: SDE) -> float:
 def _precision(config: TrainConfig) -> str:
     """The arithmetic of the network: the fastest that is safe on the device.
 
-    bf16 on GPUs that have it. On CPUs fp32: the U-Nets of the smaller sizes are limited by
-    overheads that bf16 adds to, see docs/performance.md.
+    bf16 on GPUs that have it; fp32 elsewhere.
     """
     device = device_of(config.device)
     if config.precision == "auto":

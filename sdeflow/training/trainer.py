@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable
 
@@ -47,10 +48,11 @@ def train(
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
         FloatingPointError: nothing finite for some steps in a row; earlier checkpoints are good.
     """
-    planned = plan(config, say)
+    # The launcher numbers the processes; only the first speaks, from the start.
+    tell = say if say and os.environ.get("RANK", "0") == "0" else _silence
+    planned = plan(config, tell)
     learner = Learner(planned)
     planned = _agreed(planned, learner)
-    tell = say if say and learner.accelerator.is_main_process else _silence
     recorder = Recorder(planned, learner, tell)
     if learner.step >= settled(planned.config.steps):
         tell(
