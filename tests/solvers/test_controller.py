@@ -59,6 +59,13 @@ def test_history_is_that_of_accepted_steps_only() -> None:
     np.testing.assert_array_equal(history[1], [np.log(0.5), 0, 0])
 
 
+def test_steps_that_were_far_too_short_do_not_hold_back_the_next() -> None:
+    history = np.zeros((3, 1))
+    PI().factors(np.array([0.0]), YES, history, 5)
+    np.testing.assert_allclose(history[0], np.log(1e-4))
+    assert PI().factors(np.array([0.0]), YES, history, 5) == 10
+
+
 def test_a_step_that_was_retried_does_not_grow_at_once() -> None:
     for controller, grown in ((PI(), 1.0), (PI(grow_retried=True), 10.0)):
         history = np.zeros((3, 1))
