@@ -49,6 +49,10 @@ __all__ = ["Brownian", "BrownianPath", "Increment", "NoiseSource"]
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.intp]
 
+# Apart from the streams of those who give their samples' seeds to other sources too, such as that
+# of the initial states: increments must be independent of these.
+_STREAM = 0x42726F776E69616E
+
 Increment = tuple[Tensor, Tensor | None]
 """(dW, dZ) of a step, each (B, *shape); dZ is None on a path without time integrals."""
 
@@ -108,7 +112,9 @@ class BrownianPath:
         device: torch.device | str = "cpu",
     ) -> None:
         self.area = area
-        self._noise = NoiseSource(seeds, (1 + area, *shape), dtype=dtype, device=device)
+        self._noise = NoiseSource(
+            seeds, (1 + area, *shape), dtype=dtype, device=device, stream=_STREAM
+        )
         self._draws = 0
         batch = len(self._noise.seeds)
         self._position = np.array(np.broadcast_to(start, (batch,)), dtype=np.float64)

@@ -115,7 +115,8 @@ class NoiseSource:
         shape: Shape of one sample's noise, without the batch.
         dtype: Type of the normals; they carry float32 resolution in any type.
         device: Where the normals are returned; they are always made on the host.
-        stream: Which table of the sample's to read: two sources with other streams share nothing.
+        stream: Which table of the sample's to read: sources with different streams share nothing.
+            Brownian paths have one of their own.
 
     Raises:
         ValueError: if `seeds` is not a vector of integers.

@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from solvers import BrownianPath, sample_seeds
+from solvers import BrownianPath, NoiseSource, sample_seeds
 from solvers.brownian import Brownian, _bridge, _fresh
 from tests.solvers.paths import Redrawn
 
@@ -245,6 +245,20 @@ def test_other_types_and_devices_see_the_same_path(device: torch.device) -> None
                     torch.testing.assert_close(a.cpu().double(), b, rtol=1e-5, atol=1e-6)
             single.advance(accepted)
             double.advance(accepted)
+
+
+@pytest.mark.parametrize("area", [False, True])
+def test_noise_of_the_same_seed_is_independent_of_the_path(area: bool) -> None:
+    # Initial states are often drawn with the seeds that the path is given.
+    seeds = sample_seeds(0, 4000)
+    source = NoiseSource(seeds, (5,), dtype=torch.float64)
+    path = BrownianPath(seeds, (5,), 0.0, area=area, dtype=torch.float64)
+    for end in (1.0, 2.0):
+        w, _ = path.increment(np.full(4000, end))
+        path.advance(np.ones(4000, bool))
+        for index in range(3):
+            product = (w * source.normal(index)).mean().item()
+            assert abs(product) < 5 / math.sqrt(w.numel())
 
 
 def test_an_empty_step_is_zero_and_takes_no_room() -> None:
