@@ -20,13 +20,16 @@ has d tau/dt = W k(t), so that W, which carries the singularity at t = 0, cancel
     log-angle       log phi                   1 / (phi (alpha^2 + sigma^2))
     mixed           log(rho/(1 + rho))        1 / (sigma (alpha + sigma))
     banded          log((rho + r)/(1 + rho))  (1 - r) / ((sigma + r alpha) (alpha + sigma))
+    log-linear      log(rho + r) + rho/R      1 / (alpha (sigma + r alpha)) + 1 / (R alpha^2)
 
 For VP the flow of x in the angle is the velocity itself. Euler in (x/alpha, noise-ratio) is DDIM.
 x/std is x in units of the size it would have if the data were Gaussian of variance v, for which
 N = 0: between x/sigma (v = 0) and x/alpha (v infinite), and bounded at both ends. Its N is, up to
 sign, the network output of Karras et al. 2022 (arXiv 2206.00364) with sigma_data^2 = v. The
 banded clock is logarithmic in rho between r and 1 only: below the data's width predictions are
-smooth in rho, not in log rho.
+smooth in rho, not in log rho. The log-linear clock does the same below r and, unlike the banded
+one, is linear in rho again above R: there a network's data prediction is the data plus rho times
+the error of its noise prediction, which polynomials in that clock contain.
 A chart is only coordinates: tolerances mean an error in x, so a solver is handed the weight
 x / u = 1 / s(t).
 """
@@ -54,6 +57,7 @@ CLOCKS = (
     "log-angle",
     "mixed",
     "banded",
+    "log-linear",
 )
 
 
@@ -68,7 +72,9 @@ class Chart:
         scale: one of `SCALES`.
         clock: one of `CLOCKS`.
         variance: v of the scale x/std, the variance that the data is taken to have.
-        knee: r of the clock banded, the noise-to-signal ratio below which it is linear.
+        knee: r of the clocks banded and log-linear, the noise-to-signal ratio below which they
+            are linear.
+        elbow: R of the clock log-linear, the noise-to-signal ratio above which it is linear.
 
     Raises:
         ValueError: unknown scale or clock.
@@ -79,6 +85,7 @@ class Chart:
     clock: str = "time"
     variance: float = 0.4
     knee: float = 0.03
+    elbow: float = 10.0
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -112,6 +119,9 @@ class Chart:
         if self.clock == "banded":
             alpha, sigma = sde.alpha(t), sde.sigma(t)
             return torch.log((sigma + self.knee * alpha) / (alpha + sigma))
+        if self.clock == "log-linear":
+            rho = torch.exp(-log_snr)
+            return torch.log(rho + self.knee) + rho / self.elbow
         return -_softplus(log_snr)
 
     def time(self, tau: Tensor) -> Tensor:
@@ -129,6 +139,14 @@ class Chart:
         elif self.clock == "banded":
             share = torch.exp(tau)
             log_snr = torch.log(-torch.expm1(tau)) - torch.log(share - self.knee)
+        elif self.clock == "log-linear":
+            # y + log y = tau + r/R - log R for y = (rho + r)/R: the Wright omega function. Its
+            # module takes longer to import than all of the rest of the package.
+            from scipy.special import wrightomega
+
+            z = tau + (self.knee / self.elbow - math.log(self.elbow))
+            rho = self.elbow * torch.as_tensor(wrightomega(z.numpy())) - self.knee
+            log_snr = -torch.log(rho)
         elif self.clock == "mixed":
             # softplus(lambda) = -tau.
             log_snr = -tau + torch.log(-torch.expm1(tau))
@@ -155,6 +173,9 @@ class Chart:
             return 1 / (sigma * (alpha + sigma))
         if clock == "banded":
             return (1 - self.knee) / ((sigma + self.knee * alpha) * (alpha + sigma))
+        if clock == "log-linear":
+            near = 1 / (alpha * (sigma + self.knee * alpha))
+            return near + 1 / (self.elbow * alpha * alpha)
         turn = 1 / (alpha * alpha + sigma * sigma)
         return turn if clock == "angle" else turn / torch.atan2(sigma, alpha)
 
