@@ -12,19 +12,26 @@ from sdeflow.sde import make_sde
 ORACLES = ["gaussian:width=0.5,dim=3", "mixture:width=0.2"]
 
 
+CASES = [
+    ("vp", "x/time"),
+    ("vp", "x/alpha/log-snr"),
+    ("vp", "x/std/banded"),
+    ("subvp", "x/sigma/log-angle"),
+    ("ve", "x/time"),
+    ("edm", "x/std/banded"),
+]
+
+
 @pytest.mark.parametrize("spec", ORACLES)
-@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "edm"])
-@pytest.mark.parametrize(
-    "chart", ["x/time", "x/alpha/log-snr", "x/sigma/log-angle", "x/std/banded"]
-)
-def test_exact_divergence_gives_the_closed_form(name: str, spec: str, chart: str) -> None:
+@pytest.mark.parametrize(("name", "chart"), CASES)
+def test_exact_divergence_gives_the_closed_form(name: str, chart: str, spec: str) -> None:
     oracle = make_oracle(spec, make_sde(name))
-    x = oracle.sample(6, torch.Generator().manual_seed(0))
+    x = oracle.sample(4, torch.Generator().manual_seed(0))
     got = log_likelihood(
-        oracle, x, divergence="exact", chart=chart, t_min=1e-3, rtol=1e-6, atol=1e-6
+        oracle, x, divergence="exact", chart=chart, t_min=1e-3, rtol=3e-6, atol=3e-6
     )
     d = x.shape[1]
-    # The promise: 1e-4 nats per dimension; the tolerance leaves a factor 100 of steps' errors.
+    # The promise: 1e-4 nats per dimension; the tolerance leaves a factor 30 of steps' errors.
     assert float((got.log_prob - oracle.log_prob(x, 1e-3)).abs().max()) / d < 1e-4
     assert got.error is None
     assert torch.allclose(got.prior, oracle.log_prob(got.latent, got.settings["t_max"]))
@@ -32,15 +39,15 @@ def test_exact_divergence_gives_the_closed_form(name: str, spec: str, chart: str
 
 def test_hutchinson_is_unbiased_and_its_error_is_right() -> None:
     oracle = make_oracle("mixture:width=0.2", make_sde())
-    x = oracle.sample(64, torch.Generator().manual_seed(1))
-    got = log_likelihood(oracle, x, draws=8, t_min=1e-3, chart="x/std/banded", seed=5)
+    x = oracle.sample(40, torch.Generator().manual_seed(1))
+    got = log_likelihood(oracle, x, draws=8, t_min=1e-3, rtol=1e-4, atol=1e-4, seed=5)
     assert got.error is not None
     z = (got.log_prob - oracle.log_prob(x, 1e-3)) / got.error
-    # Student's t with 7 degrees of freedom: mean 0, variance 7/5; five standard errors of 64.
-    assert abs(float(z.mean())) < 5 * math.sqrt(1.4 / 64)
+    # Student's t with 7 degrees of freedom: mean 0, variance 7/5; five standard errors of 40.
+    assert abs(float(z.mean())) < 5 * math.sqrt(1.4 / 40)
     assert float(z.std()) < 2.5
     again = log_likelihood(
-        oracle, x[:10], draws=8, t_min=1e-3, chart="x/std/banded", seed=5, batch_size=4
+        oracle, x[:10], draws=8, t_min=1e-3, rtol=1e-4, atol=1e-4, seed=5, batch_size=4
     )
     assert torch.allclose(again.log_prob, got.log_prob[:10], atol=1e-9)
 
