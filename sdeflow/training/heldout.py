@@ -24,7 +24,8 @@ from .loss import DenoisingLoss, time_bins
 
 __all__ = ["HeldOut", "HeldOutLoss"]
 
-PER_BIN = 32  # probes: the spread of a bin's loss between draws is then a few per cent
+PROBES = (32, 1024)  # in a bin, at least and at most
+ELEMENTS = 4096  # errors averaged in a bin: its spread between draws is then some 2 per cent
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class HeldOut:
 
     Attributes:
         edges: edges of the bins.
+        per_bin: number of probes in each bin.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class HeldOut:
         low = torch.tensor(self.edges[:-1], dtype=torch.float64)
         high = torch.tensor(self.edges[1:], dtype=torch.float64)
         generator = torch.Generator().manual_seed(seed_of(seed, "heldout"))
-        count = PER_BIN * len(low)
-        share = torch.rand(len(low), PER_BIN, generator=generator, dtype=torch.float64)
-        share = (torch.arange(PER_BIN, dtype=torch.float64) + share) / PER_BIN
+        least, most = PROBES
+        self.per_bin = min(most, max(least, ELEMENTS // data[0].numel()))
+        count = self.per_bin * len(low)
+        share = torch.rand(len(low), self.per_bin, generator=generator, dtype=torch.float64)
+        share = (torch.arange(self.per_bin, dtype=torch.float64) + share) / self.per_bin
         self.t = (low[:, None] + (high - low)[:, None] * share).flatten()
         self._width = high - low
         rows = torch.randperm(max(count, len(data)), generator=generator)[:count] % len(data)
@@ -93,6 +97,6 @@ class HeldOut:
             output = denoiser.raw(self.loss.sde.perturb(x_0, t, noise), t, label)
             errors[rows] = self.loss.errors(output, x_0, noise, t).cpu().double()
         density = self.loss.time.density(self.t) * self.loss.weight(self.t)
-        objective = (density * errors).view(-1, PER_BIN).mean(1)
-        in_noise = (self.loss.noise_factor(self.t) * errors).view(-1, PER_BIN).mean(1)
+        objective = (density * errors).view(-1, self.per_bin).mean(1)
+        in_noise = (self.loss.noise_factor(self.t) * errors).view(-1, self.per_bin).mean(1)
         return HeldOutLoss(float(self._width @ objective), tuple(in_noise.tolist()))

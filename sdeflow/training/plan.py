@@ -123,17 +123,34 @@ def _end(config: TrainConfig, sde: SDE) -> float:
     return 0.999 if needs_signal and not sde.has_signal_at(1.0) else 1.0
 
 
-def _precision(config: TrainConfig) -> str:
+def _precision(config: TrainConfig, images: bool) -> str:
     """The arithmetic of the network: the fastest that is safe on the device.
 
-    bf16 on GPUs that have it; fp32 elsewhere.
+    bf16 where the hardware multiplies in it, on CPUs for images only: a training step of the
+    U-Nets takes 0.7 to 0.8 of its fp32 time there, while a perceptron gains nothing.
     """
     device = device_of(config.device)
-    if config.precision == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if config.precision == "fp16" and device.type == "cpu":
         raise ValueError("--precision is fp16, which needs a GPU: choose bf16 or fp32")
-    return config.precision
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device.type == "cpu" and images and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16, as far as this PyTorch can tell."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def _length(dataset: Dataset) -> tuple[int, int]:
+    """Steps and batch size that suit the data: minutes on two cores where that is enough."""
+    shape = dataset.train.shape[1:]
+    if len(shape) != 3:
+        return 3000, 256
+    return (1200, 128) if math.prod(shape) <= 256 else (4000, 64)
 
 
 def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
@@ -142,15 +159,13 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     Raises:
         ValueError: the device or the precision is not to be had here.
     """
-    shape = dataset.train.shape[1:]
-    pixels = math.prod(shape)
-    small = pixels <= 256
-    steps = config.steps if config.steps is not None else (1200 if small else 4000)
+    steps, batch_size = _length(dataset)
+    steps = config.steps or steps
     chosen: dict[str, Any] = {
         "t_max": _end(config, build_sde(config)),
         "flips": dataset.flips,
         "steps": steps,
-        "batch_size": 128 if small else 64,
+        "batch_size": batch_size,
         "lr": 1e-3,
         "warmup": min(1000, steps // 12),
         "ema": 0.999,
@@ -160,7 +175,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     for name, value in chosen.items():
         if values[name] is None:
             values[name] = value
-    values["precision"] = _precision(config)
+    values["precision"] = _precision(config, len(dataset.train.shape) == 4)
     edges = config.etsdm_edges
     if config.etsdm and edges not in ("time", "sigma", "log-snr") and ":" not in edges:
         values["etsdm_edges"] = json.dumps(read_edges(edges))  # the file may not be there later
