@@ -44,6 +44,15 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    """What ``run.json`` holds; nothing where it is missing or damaged."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 class Journal:
     """Writes the record of one run.
 
@@ -62,12 +71,7 @@ class Journal:
         beside.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
         beside.replace(self.path)
         self._file = self.path.open("a", encoding="utf-8")
-        self.values: dict[str, Any] = {}
-        if self.record.exists():
-            try:
-                self.values = json.loads(self.record.read_text("utf-8"))
-            except ValueError:
-                self.values = {}
+        self.values = _read_record(self.record)
 
     def write(self, metrics: Mapping[str, Any]) -> None:
         """Append a line."""
@@ -81,4 +85,5 @@ class Journal:
         write_json(self.record, self.values)
 
     def close(self) -> None:
+        """Close the file of metrics."""
         self._file.close()

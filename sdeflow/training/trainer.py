@@ -52,7 +52,8 @@ def train(
     tell = say if say and os.environ.get("RANK", "0") == "0" else _silence
     planned = plan(config, tell)
     learner = Learner(planned)
-    planned = _agreed(planned, learner)
+    # The learner has what it needs of the checkpoint; its tensors need not stay in memory.
+    planned = dataclasses.replace(_agreed(planned, learner), tensors={})
     recorder = Recorder(planned, learner, tell)
     if learner.step >= settled(planned.config.steps):
         tell(
