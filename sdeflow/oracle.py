@@ -189,6 +189,31 @@ class Gaussian(Mixture):
         return float(self.sde.alpha(t)) * self.means[0], basis * spread @ basis.T
 
 
+class _SquaredDistance(torch.autograd.Function):
+    """|x_i - p_j|^2, (B, N), by differences; unlike cdist's, it has forward derivatives too."""
+
+    @staticmethod
+    def forward(x: Tensor, points: Tensor) -> Tensor:
+        gap: Tensor = torch.cdist(x, points, compute_mode="donot_use_mm_for_euclid_dist")
+        return gap * gap
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, points = ctx.saved_tensors
+        return 2 * (x * grad.sum(1, keepdim=True) - grad @ points), None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, _: None) -> Tensor:
+        x, points = ctx.saved_tensors
+        moved: Tensor = 2 * ((x * dx).sum(1, keepdim=True) - dx @ points.mT)
+        return moved
+
+
 class FiniteData(Oracle):
     """Exact denoiser of a finite data set: the minimiser of the training loss itself.
 
@@ -210,8 +235,8 @@ class FiniteData(Oracle):
         # is compared, so that the points are not scaled for every sample; where alpha is 0 all
         # points are equally far, and so they are at 1e-12.
         alpha = alpha.clamp_min(1e-12)
-        gap = torch.cdist(flat / alpha, points, compute_mode="donot_use_mm_for_euclid_dist")
-        return -0.5 * (gap * (alpha / sigma)) ** 2
+        gap2: Tensor = _SquaredDistance.apply(flat / alpha, points)  # type: ignore[no-untyped-call]
+        return -0.5 * gap2 * (alpha / sigma) ** 2
 
     def _data(self, x: Tensor, t: Tensor) -> Tensor:
         flat = x.reshape(len(x), -1)
