@@ -15,7 +15,7 @@ from .denoiser import Predictor
 from .dynamics import ProbabilityFlow, ReverseSDE
 from .grids import time_grid
 from .oracle import Oracle
-from .samplers import Sampler, find_sampler
+from .samplers import Sampler, find_sampler, with_noise
 from .sde import SDE, VP
 
 __all__ = ["CONTROLLERS", "Plan", "make_plan"]
@@ -108,7 +108,14 @@ def make_plan(
             raise ValueError(f"controller={controller!r}: choose one of {', '.join(CONTROLLERS)}")
         controller = CONTROLLERS[controller]()
     if eta is not None and eta != 0 and sampler.kind == "ode":
-        raise ValueError(f"eta={eta}: {solver} is deterministic; use a stochastic solver")
+        if not sampler.noisy:
+            raise ValueError(f"eta={eta}: {solver} is deterministic; use a stochastic solver")
+        sampler = with_noise(sampler)
+    if sampler.kind == "chain" and chart is not None:
+        raise ValueError(
+            f"chart={getattr(chart, 'name', chart)!r}: {solver} has exact steps of its own and "
+            "runs in no chart; leave it out"
+        )
     if grid is None and (steps is not None or not sampler.adaptive):
         grid = sampler.grid
     text = sampler.chart if chart is None else chart

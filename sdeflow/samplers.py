@@ -13,7 +13,7 @@ from typing import Literal
 
 from solvers import methods
 
-__all__ = ["DEFAULT_SOLVER", "Sampler", "find_sampler", "samplers"]
+__all__ = ["DEFAULT_SOLVER", "Sampler", "find_sampler", "samplers", "with_noise"]
 
 Kind = Literal["ode", "sde", "chain"]
 
@@ -36,7 +36,9 @@ class Sampler:
             fall slowly with the step, and its samples need fewer digits.
         eta: noise level by default; 0 where the method is deterministic.
         multistep: whether the method integrates N d mu, and so is given N and the measure.
+        churn: noise that heun-edm adds on the whole.
         weights: exact or published, for multistep methods.
+        noisy: the chain that takes over where the user asks for eta > 0.
         source: solvers, torchdiffeq, torchsde, or the paper's arXiv number.
         about: one line.
     """
@@ -55,22 +57,124 @@ class Sampler:
     weights: Literal["exact", "published"] = "exact"
     source: str = "solvers"
     about: str = ""
+    churn: float = 0.0
+    noisy: str = ""
 
 
 DEFAULT_SOLVER = "dopri5"
 
-_NAMED = [
-    Sampler(
-        "ddim",
-        "euler",
+_DDIM, _DEIS, _DPM, _UNIPC = (
+    f"arXiv {number}" for number in ("2010.02502", "2204.13902", "2211.01095", "2302.04867")
+)
+_EDM, _SONG = "arXiv 2206.00364", "arXiv 2011.13456"
+
+
+def _flow(name: str, method: str, order: float, chart: str, grid: str, **more: str) -> Sampler:
+    """A named sampler that follows the flow on a grid."""
+    published = method.endswith("-published")
+    return Sampler(
+        name,
+        method,
         "ode",
-        1,
+        order,
         adaptive=False,
-        chart="x/alpha/noise-ratio",
-        grid="time",
-        source="arXiv 2010.02502",
-        about="Euler in (x/alpha, sigma/alpha)",
+        chart=chart,
+        grid=grid,
+        steps=20,
+        multistep=True,
+        weights="published" if published else "exact",
+        source=more["source"],
+        about=more["about"],
+        noisy=more.get("noisy", ""),
+    )
+
+
+def _chain(name: str, method: str, grid: str, source: str, about: str, **more: float) -> Sampler:
+    """A named sampler that is a chain of random transitions."""
+    return Sampler(
+        name,
+        method,
+        "chain",
+        2 if method == "heun-edm" else 1,
+        adaptive=False,
+        chart="x/time",
+        grid=grid,
+        steps=100,
+        eta=more.get("eta", 0.0),
+        churn=more.get("churn", 0.0),
+        source=source,
+        about=about,
+    )
+
+
+_NAMED = [
+    _flow(
+        "ddim",
+        "ab-1",
+        1,
+        "x/alpha/noise-ratio",
+        "time",
+        source=_DDIM,
+        noisy="ddim",
+        about="Euler in (x/alpha, sigma/alpha); with eta, noise in every step",
     ),
+    *(
+        _flow(
+            f"deis-{k}",
+            f"ab-{k}",
+            2,
+            "x/alpha/time",
+            "power:2",
+            source=_DEIS,
+            about=f"tAB{k - 1}: the noise as a polynomial in t, through {k} points",
+        )
+        for k in (2, 3, 4)
+    ),
+    *(
+        _flow(
+            f"dpmpp-{k}m{'' if weights else '-exact'}",
+            f"ab-{k}{weights}",
+            2,
+            "x/sigma/log-snr",
+            "log-snr",
+            source=_DPM,
+            about=f"DPM-Solver++ multistep: the data in log-SNR through {k} points"
+            + ("" if weights else ", exact weights"),
+        )
+        for k in (2, 3)
+        for weights in ("-published", "")
+    ),
+    *(
+        _flow(
+            f"unipc-{k}{'' if weights else '-exact'}",
+            f"abm-{k}{weights}",
+            2 if weights else 3,
+            "x/sigma/log-snr",
+            "log-snr",
+            source=_UNIPC,
+            about=f"UniPC: the data in log-SNR through {k} points, corrected"
+            + (", B(h) = exp(h) - 1" if weights else ", exact weights"),
+        )
+        for k in (2, 3, 4)
+        for weights in ("-published", "")
+    ),
+    _flow(
+        "tuned",
+        "abm-4-falling",
+        2,
+        "x/std/log-linear",
+        "tuned",
+        source="solvers",
+        about="four points, corrected, in the chart and on the grid that did best",
+    ),
+    _chain("heun-edm", "heun-edm", "karras", _EDM, "Heun in (x/alpha, sigma/alpha), no churn"),
+    _chain(
+        "heun-edm-churn", "heun-edm", "karras", _EDM, "the same, S_churn = 40 added", churn=40.0
+    ),
+    _chain("ancestral", "ddim", "time", "arXiv 2006.11239", "DDIM's transition, eta = 1", eta=1.0),
+    _chain("dpmpp-sde", "dpmpp-sde", "log-snr", _DPM, "first order, exact noise", eta=1.0),
+    _chain("dpmpp-2m-sde", "dpmpp-2m-sde", "log-snr", _DPM, "two points, exact noise", eta=1.0),
+    _chain("pc", "pc", "time", _SONG, "ancestral step, then a Langevin step", eta=1.0),
 ]
 
 
@@ -86,6 +190,8 @@ def samplers() -> list[Sampler]:
                 info.order,
                 info.adaptive,
                 eta=1.0 if info.kind == "sde" else 0.0,
+                multistep=info.measured,
+                weights="published" if info.name.endswith("-published") else "exact",
                 source=info.source,
                 about=info.note,
             )
@@ -93,6 +199,19 @@ def samplers() -> list[Sampler]:
                 replace(sampler, chart="x/log-snr", tolerance=0.05) if sampler.eta else sampler
             )
     return list(named.values())
+
+
+def with_noise(sampler: Sampler) -> Sampler:
+    """The chain that takes over from a deterministic sampler where eta > 0.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not sampler.noisy:
+        raise ValueError(
+            f"eta: {sampler.name} is deterministic; leave eta at 0 or use a stochastic solver"
+        )
+    return replace(sampler, kind="chain", method=sampler.noisy, chart="x/time", multistep=False)
 
 
 def find_sampler(name: str) -> Sampler:

@@ -28,6 +28,7 @@ from .dynamics import ReverseSDE
 from .plan import Plan, make_plan
 from .samplers import DEFAULT_SOLVER
 from .samples import Samples, add_times, join_logs
+from .stochastic import run_chain
 
 __all__ = ["Samples", "encode", "sample"]
 
@@ -275,6 +276,13 @@ def _integrate(
     plan: Plan, x: Tensor, seeds: Tensor, args: tuple[Tensor, ...], report: Progress
 ) -> Solution:
     """One batch, from x at t_start, in the chart."""
+    if plan.sampler.kind == "chain":
+        assert plan.times is not None
+        return run_chain(
+            plan.denoiser, plan.sampler.method, x, plan.times, seeds, eta=plan.eta,
+            churn=plan.sampler.churn, label=args[0] if args else None, points=plan.points,
+            max_evaluations=plan.max_evaluations, progress=report,
+        )  # fmt: skip
     dynamics = plan.dynamics()
     span = dynamics.tau1 - dynamics.tau0
 

@@ -18,8 +18,9 @@ The corrected state is the base of the next step while the slope at the predicte
 Both start with fewer nodes, at the beginning and behind a break point; the orders above need first
 steps that are short beside the others, otherwise ab has order 2 and abm order 3 at most.
 
-`-published` are the variants that the literature on diffusion samplers uses. They lower the order
-again at the end, so that the last step has one node, and where they have two nodes,
+`-falling` lowers the order again at the end, so that the last step has one node: of use where the
+field has become rough on the scale of the last steps. So do the `-published` variants, those of
+the literature on diffusion samplers; and where they have two nodes,
 
     N_mid (mu(t1) - mu(t0)),     N_mid the interpolation at the middle of the step
 
@@ -45,7 +46,6 @@ from .stepper import Attempt, Mask, Rows, Span, Stepper, Time, index
 __all__ = ["Adams", "adams_weights"]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
-_ORDERS = range(1, 6)
 
 
 def adams_weights(measure: Measure, start: Array, end: Array, nodes: Array) -> Array:
@@ -111,6 +111,7 @@ class Adams:
         problem: with the grid that all samples share.
         order: number of nodes k of the predictor.
         corrected: whether a corrector follows.
+        falling: lower the order again at the end.
         published: variants of the literature instead of the exact weights.
 
     Raises:
@@ -118,12 +119,17 @@ class Adams:
     """
 
     def __init__(
-        self, problem: Problem, order: int, corrected: bool = False, published: bool = False
+        self,
+        problem: Problem,
+        order: int,
+        corrected: bool = False,
+        falling: bool = False,
+        published: bool = False,
     ) -> None:
         if problem.grid is None:
             raise ValueError("Adams methods of fixed order need a grid; give dt or grid")
         self.field, self.order, self.corrected = problem.field, order, corrected
-        self.published, self.dense = published, problem.dense
+        self.falling, self.published, self.dense = falling, published, problem.dense
         self.measure = problem.measure or Measure(lambda t: t, np.ones_like)
         self._grid = problem.grid
         self._step = 0
@@ -137,7 +143,7 @@ class Adams:
         grid = self._grid[first:]
         steps = len(grid) - 1
         count = np.minimum(np.arange(steps) + 1, self.order)
-        if self.published:
+        if self.falling:
             count = np.minimum(count, np.arange(steps, 0, -1))
         self._first = first
         self._predict: list[Sequence[float]] = [()] * steps
@@ -225,30 +231,30 @@ def _add(base: Tensor, slopes: list[Tensor], weights: Sequence[float]) -> Tensor
     return out
 
 
-def _make(problem: Problem, order: int, corrected: bool, published: bool) -> Stepper:
-    return Adams(problem, order, corrected, published)
+def _make(problem: Problem, order: int, corrected: bool, ending: str) -> Stepper:
+    return Adams(problem, order, corrected, ending != "", ending == "published")
 
 
-def _order_of(nodes: int, corrected: bool, published: bool) -> int:
-    """The order on grids of equal steps, where one first step with one node rules."""
-    return min(nodes, 2) if published or not corrected else min(nodes + 1, 3)
+def _register(order: int, corrected: bool, ending: str = "") -> None:
+    name = f"ab{'m' * corrected}-{order}{'-' * bool(ending)}{ending}"
+    what = f"Adams-{'Moulton, predictor and corrector' if corrected else 'Bashforth'}"
+    how = {
+        "": "exact weights",
+        "falling": "exact weights, lower order at the end",
+        "published": "as published for diffusion",
+    }[ending]
+    # On grids of equal steps, where the first step, and one with one node at the end, rules.
+    rank = min(order + 1, 3) if corrected and not ending else min(order, 2)
+    info = MethodInfo(
+        name, "ode", rank, adaptive=False, evaluations=1, measured=True, note=f"{what}, {how}"
+    )
+    register(info, partial(_make, order=order, corrected=corrected, ending=ending))
 
 
-for _corrected in (False, True):
-    for _order in _ORDERS:
-        for _published_too in (False, True):
-            if _published_too and (_order == 1 or _order > 3 + _corrected):
-                continue
-            register(
-                MethodInfo(
-                    f"ab{'m' * _corrected}-{_order}{'-published' * _published_too}",
-                    "ode",
-                    _order_of(_order, _corrected, _published_too),
-                    adaptive=False,
-                    evaluations=1,
-                    note=f"Adams-{'Moulton' if _corrected else 'Bashforth'}, "
-                    + ("predictor and corrector, " if _corrected else "")
-                    + ("as published for diffusion" if _published_too else "exact weights"),
-                ),
-                partial(_make, order=_order, corrected=_corrected, published=_published_too),
-            )
+for _order in range(1, 6):
+    for _corrected in (False, True):
+        _register(_order, _corrected)
+        if _order > 1:
+            _register(_order, _corrected, "falling")
+        if 1 < _order <= 3 + _corrected:
+            _register(_order, _corrected, "published")

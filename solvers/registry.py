@@ -45,6 +45,7 @@ class MethodInfo:
         logs: what the log holds: "attempts" (accepted and rejected, with errors), "steps"
             (accepted and rejected, without errors), "grid" (the steps taken), or "nothing".
         evaluations: evaluations of the field per accepted step; 0 if this varies.
+        measured: whether it integrates `du = N dmu` with weights that are exact for the measure.
         note: one line on what it is.
     """
 
@@ -59,6 +60,7 @@ class MethodInfo:
     dense: bool = True
     logs: Literal["attempts", "steps", "grid", "nothing"] = "attempts"
     evaluations: int = 0
+    measured: bool = False
     note: str = ""
 
 
