@@ -18,7 +18,7 @@ from sdeflow.cli import cli
 from sdeflow.cli.sample import command as sample_command
 
 QUICK = ["--size", "tiny", "--steps", "6", "--checkpoint-every", "6", "--batch-size", "16"]
-QUICK += ["--wandb", "disabled"]
+QUICK += ["--network", "mlp", "--wandb", "disabled"]
 
 
 def run(*args):
