@@ -43,6 +43,7 @@ setup(
     extras_require={
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+        "inception": ["torch-fidelity>=0.3"],
         "bench": ["diffusers>=0.30", "torchode>=1.0"],
     },
     entry_points={"console_scripts": ["sdeflow = sdeflow.cli:main"]},

@@ -6,9 +6,11 @@ import scipy.linalg
 import scipy.stats
 import torch
 
-from sdeflow.metrics import energy_distance, frechet_distance, sliced_wasserstein
+from sdeflow.metrics import energy_distance, frechet_distance, mmd, sliced_wasserstein
+from sdeflow.metrics.distances import Slices, between, weighted_frechet, within
 
-METRICS = [frechet_distance, sliced_wasserstein, energy_distance]
+SYMMETRIC = [frechet_distance, sliced_wasserstein, energy_distance]
+METRICS = [*SYMMETRIC, mmd]
 
 
 def gaussian(n: int, mean: np.ndarray, root: np.ndarray, seed: int) -> np.ndarray:
@@ -91,7 +93,62 @@ def test_energy_distance_is_unbiased() -> None:
     assert abs(np.mean(values)) < 5 * np.std(values) / np.sqrt(300)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+def test_mmd_by_hand() -> None:
+    a, b = np.array([[0.0], [1.0]]), np.array([[2.0], [4.0]])
+
+    def kernel(d: float) -> float:
+        return float(np.exp(-(d**2) / (2 * 3**2)))
+
+    cross = sum(kernel(d) for d in (2, 4, 1, 3)) / 4
+    expected = kernel(1) + kernel(2) - 2 * cross
+    assert mmd(a, b, bandwidth=3).value == pytest.approx(expected, rel=1e-12)
+    # The only distance within b is 2.
+    assert mmd(a, b).value == mmd(a, b, bandwidth=2).value
+
+
+def test_mmd_of_gaussians_in_closed_form_and_unbiased() -> None:
+    rng = np.random.default_rng(0)
+    h, shift = 1.5, 1.0
+
+    def mean_kernel(distance: float) -> float:
+        # E exp(-(x - y)^2 / 2 h^2), x - y from N(distance, 2).
+        return float(h / np.sqrt(h**2 + 2) * np.exp(-(distance**2) / (2 * (h**2 + 2))))
+
+    for by in (0.0, shift):
+        expected = 2 * mean_kernel(0) - 2 * mean_kernel(by)
+        values = [
+            mmd(rng.standard_normal((30, 1)), by + rng.standard_normal((20, 1)), bandwidth=h).value
+            for _ in range(300)
+        ]
+        assert abs(np.mean(values) - expected) < 5 * np.std(values) / np.sqrt(300)
+
+
+def test_whole_weights_are_copies() -> None:
+    """Weighted statistics of means and quantiles are those of the set with its copies."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((12, 3)), rng.standard_normal((9, 3)) + 0.5
+    w, v = rng.multinomial(12, np.full(12, 1 / 12)), rng.multinomial(9, np.full(9, 1 / 9))
+    copies = np.repeat(x, w, axis=0), np.repeat(y, v, axis=0)
+    weights = w.astype(float), v.astype(float)
+    expected = frechet_distance(*copies).value
+    assert weighted_frechet(x, y, *weights) == pytest.approx(expected, rel=1e-9)
+    for order in (1, 2):
+        expected = sliced_wasserstein(*copies, order=order, projections=30, seed=2).value
+        found = Slices(x, y, 30, 2).distance(*weights, order)
+        assert found == pytest.approx(expected, rel=1e-12)
+    values = rng.standard_normal((12, 9))
+    expected = values[np.repeat(np.arange(12), w)][:, np.repeat(np.arange(9), v)].mean()
+    assert between(values, weights[0][None], weights[1][None]) == pytest.approx(expected)
+
+
+def test_copies_are_no_pairs() -> None:
+    values = np.array([[0.0, 2.0, 4.0], [2.0, 0.0, 6.0], [4.0, 6.0, 0.0]])
+    # Weights 2, 1, 0: the pairs left are the first with the second, twice, either way round.
+    assert within(values, np.array([[2.0, 1.0, 0.0]])) == pytest.approx(2.0)
+    assert within(values, np.ones((1, 3))) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("metric", SYMMETRIC)
 def test_symmetry_and_types(metric: object) -> None:
     a, b = torch.randn(12, 1, 3, 3), torch.randn(9, 1, 3, 3) + 1
     value = metric(a, b).value  # type: ignore[operator]
@@ -125,3 +182,7 @@ def test_bad_arguments() -> None:
         sliced_wasserstein(x, x, projections=0)
     with pytest.raises(ValueError, match="at least 2"):
         frechet_distance(x[:1], x)
+    with pytest.raises(ValueError, match="bandwidth = 0"):
+        mmd(x, torch.zeros(5, 2))
+    with pytest.raises(ValueError, match="bandwidth = -1"):
+        mmd(x, x, bandwidth=-1)
