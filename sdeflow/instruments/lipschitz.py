@@ -1,0 +1,343 @@
+r"""How steep a model is: in time, where the singularity is, and in x.
+
+With x drawn at time t, for each of the four predictions,
+
+    K(t, t')     E_x ||pred(x, t) - pred(x, t')|| / |t - t'|   the paper's; K(t): t' = t + 1/1000
+    total        E_x ||d pred/dt (x, t)||                      its limit for t' -> t
+    condition    the same, through the condition alone         what E-TSDM makes 0
+    jump         E_x ||pred(x, t_i) - pred(x, t_i -)||         at a break t_i of the condition
+    in x, curvature                                            see `sdeflow.instruments.space`
+
+A rate in t is one in sigma or in log-SNR after division by |d sigma/dt| or |d lambda/dt|. Where
+the condition jumps a derivative does not see it and K(t, t') divides it by the step, so jumps are
+kept apart, and pairs that straddle one are marked.
+
+Errors are standard errors over the drawn x. All times see the same noise, so curves are smooth
+and neighbouring points are correlated; `singular_exponent` takes account of that.
+
+Source: Yang et al., ICLR 2024, arXiv 2306.11251.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..denoiser import PREDICTIONS, Predictor
+from .derivative import differentiable, precise, predictions, state_dtype, time_derivative
+from .power_law import Exponent, fit_exponent
+from .space import curvature, largest_singular_value, norms_of
+
+__all__ = [
+    "LipschitzStudy",
+    "draw_data",
+    "lipschitz_study",
+    "singular_exponent",
+    "time_grid",
+]
+
+Array = NDArray[np.float64]
+Progress = Callable[[float], None]
+JUMP_STEP = 1e-3  # the step that K is usually quoted with
+
+
+@dataclass(frozen=True)
+class LipschitzStudy:
+    """What was measured.
+
+    Attributes:
+        curve: a row per prediction, quantity and time, with keys prediction, quantity (total,
+            condition, step, in x or curvature), t, step, sigma, log_snr, crosses (whether
+            t' lies beyond a jump), mean, error, median, maximum, per_sigma, per_log_snr (the mean
+            as a rate in sigma and in log-SNR; None where it is no rate).
+        jumps: a row per prediction and break, with keys prediction, t, sigma, log_snr, mean,
+            error, median, maximum, and per_step, the mean divided by 1/1000: K(t, t') across it.
+        settings: samples, seed and dtype of the measurement.
+    """
+
+    curve: list[dict[str, Any]]
+    jumps: list[dict[str, Any]]
+    settings: dict[str, Any]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """A row per prediction and quantity: over times, mean, median and maximum of E_x.
+
+        Pairs of times that straddle a jump are left out; the largest jump stands beside.
+        """
+        rows = []
+        keys = dict.fromkeys((r["prediction"], r["quantity"], r["step"]) for r in self.curve)
+        for prediction, quantity, step in keys:
+            mine = [
+                r
+                for r in self.curve
+                if (r["prediction"], r["quantity"], r["step"]) == (prediction, quantity, step)
+                and not r["crosses"]
+            ]
+            jumps = [j["mean"] for j in self.jumps if j["prediction"] == prediction]
+            means = np.array([r["mean"] for r in mine])
+            at = int(means.argmax()) if len(mine) else None
+            rows.append(
+                {
+                    "prediction": prediction,
+                    "quantity": quantity,
+                    "step": step,
+                    "mean": None if at is None else float(means.mean()),
+                    "median": None if at is None else float(np.median(means)),
+                    "maximum": None if at is None else float(means[at]),
+                    "maximum_at": None if at is None else mine[at]["t"],
+                    "jumps": len(jumps),
+                    "largest_jump": max(jumps, default=None),
+                }
+            )
+        return rows
+
+
+def time_grid(low: float, high: float, points: int) -> Array:
+    """Times from low to high in equal ratios.
+
+    Raises:
+        ValueError: not 0 < low < high <= 1, or fewer than two points.
+    """
+    if not 0 < low < high <= 1:
+        raise ValueError(f"t_min={low}, t_max={high}: need 0 < t_min < t_max <= 1")
+    if points < 2:
+        raise ValueError(f"points={points}: need at least 2 times")
+    return np.geomspace(low, high, points)
+
+
+def draw_data(model: Predictor, count: int, seed: int = 0) -> Tensor:
+    """Samples x_0 of an exact model's own data, (count, ...).
+
+    Raises:
+        ValueError: the model does not know its data.
+    """
+    of: Any = model
+    while not hasattr(of, "sample"):
+        if hasattr(of, "of"):
+            of = of.of
+        elif hasattr(of, "members"):
+            of = of.members[-1]
+        else:
+            raise ValueError("x_0 is missing: give samples of the data the model was made for")
+    drawn: Tensor = of.sample(count, generator=torch.Generator().manual_seed(seed))
+    return drawn
+
+
+def lipschitz_study(
+    model: Predictor,
+    x_0: Tensor | None = None,
+    times: Sequence[float] | Array | None = None,
+    *,
+    steps: Sequence[float] = (1e-3,),
+    measure: Sequence[str] = PREDICTIONS,
+    derivative: bool = True,
+    in_x: bool = False,
+    label: Tensor | None = None,
+    count: int = 256,
+    batch_size: int = 256,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LipschitzStudy:
+    """Measure how steep a model is.
+
+    Measured without autocast, in float32 or better whatever the model was trained in.
+
+    Args:
+        model: a `Denoiser`, on any device, or an oracle.
+        x_0: data, (N, ...); an oracle draws its own.
+        times: where to measure, in (0, 1]; by default 41 times from 1e-5 to 1, or to 0.999 where
+            no signal is left at 1.
+        steps: differences t' - t of the finite quotient K; pairs beyond t = 1 are left out.
+        measure: predictions to measure, out of `sdeflow.denoiser.PREDICTIONS`.
+        derivative: whether to take the exact derivative, too.
+        in_x: whether to measure the largest singular value of d pred/dx and the curvature of the
+            flow, too: some tens of passes of the network each.
+        label: classes of x_0, (N,), or None.
+        count: how many x at each time.
+        batch_size: how many at once.
+        seed: of the noise, and of which x_0.
+        progress: called with the share done.
+
+    Raises:
+        ValueError: times, steps, predictions or a count that cannot be; no x_0; a network that
+            cannot be differentiated.
+    """
+    sde = model.sde
+    if times is None:
+        times = time_grid(1e-5, 1.0 if sde.has_signal_at(1.0) else 0.999, 41)
+    times = np.asarray(times, dtype=np.float64)
+    if not len(times) or not ((times > 0) & (times <= 1)).all():
+        raise ValueError(f"times={times.tolist()}: need times in (0, 1]")
+    if not all(0 < step < 1 for step in steps):
+        raise ValueError(f"steps={list(steps)}: each must lie in (0, 1), e.g. 0.001")
+    unknown = [name for name in measure if name not in PREDICTIONS]
+    if unknown or not measure:
+        raise ValueError(f"measure={list(measure)}: choose from {', '.join(PREDICTIONS)}")
+    if count < 2 or batch_size < 1:
+        raise ValueError(f"count={count}, batch_size={batch_size}: need 2 and 1 at least")
+    probe = _Probe(precise(model), x_0, label, count, batch_size, seed)
+    breaks = [b for b in model.breaks if times.min() <= b <= times.max()]
+    curve: list[dict[str, Any]] = []
+    jumps: list[dict[str, Any]] = []
+    for i, t in enumerate(times.tolist()):
+        ends = [(step, t + step) for step in steps if t + step <= 1]
+        norms = probe.at(t, [end for _, end in ends], measure, derivative, in_x)
+        for (prediction, quantity, end), values in norms.items():
+            step = None if end is None else end - t
+            crosses = end is not None and any(t < b <= end for b in model.breaks)
+            wanted = next((s for s, e in ends if e == end), None)
+            found = _statistics(values if step is None else values / step)
+            rates = _rates(probe.model, t, end, quantity, found["mean"])
+            row = {"prediction": prediction, "quantity": quantity, **_place(probe.model, t)}
+            curve.append({**row, "step": wanted, "crosses": crosses, **found, **rates})
+        if progress:
+            progress((i + 1) / (len(times) + len(breaks)))
+    for i, t in enumerate(breaks):
+        before = math.nextafter(t, 0.0)
+        for (prediction, _, _), values in probe.at(t, [before], measure, False, False).items():
+            found = _statistics(values)
+            place = {"prediction": prediction, **_place(probe.model, t)}
+            jumps.append({**place, **found, "per_step": found["mean"] / JUMP_STEP})
+        if progress:
+            progress((len(times) + i + 1) / (len(times) + len(breaks)))
+    settings = {"count": count, "seed": seed, "dtype": str(probe.dtype).removeprefix("torch.")}
+    return LipschitzStudy(curve, jumps, settings)
+
+
+class _Probe:
+    """A model with fixed data and noise, from which x is made at any time."""
+
+    def __init__(
+        self,
+        model: Predictor,
+        x_0: Tensor | None,
+        label: Tensor | None,
+        count: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.model, self.dtype, self.batch_size = model, state_dtype(model), batch_size
+        self.device = torch.device("cpu")
+        if isinstance(model, nn.Module):
+            self.device = next((p.device for p in model.parameters()), self.device)
+        generator = torch.Generator().manual_seed(seed)
+        if x_0 is None:
+            x_0 = draw_data(model, count, seed)
+        else:
+            if label is not None and len(label) != len(x_0):
+                raise ValueError(f"label: {len(label)} classes for {len(x_0)} samples of x_0")
+            # Each sample once before any comes again.
+            rounds = [
+                torch.randperm(len(x_0), generator=generator) for _ in range(-(-count // len(x_0)))
+            ]
+            chosen = torch.cat(rounds)[:count]
+            x_0, label = x_0[chosen], None if label is None else label[chosen]
+        self.x_0, self.label = x_0.to(torch.float64), label
+        self.noise = torch.randn(self.x_0.shape, dtype=torch.float64, generator=generator)
+
+    def batches(self, t: float) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """x drawn at time t, with t and labels, in batches."""
+        made = []
+        for i in range(0, len(self.x_0), self.batch_size):
+            rows = slice(i, i + self.batch_size)
+            x = self.model.sde.perturb(self.x_0[rows], t, self.noise[rows])
+            x = x.to(self.dtype).to(self.device)
+            label = None if self.label is None else self.label[rows].to(self.device)
+            made.append((x, torch.full((len(x),), t, dtype=torch.float64), label))
+        return made
+
+    def at(
+        self, t: float, ends: Sequence[float], measure: Sequence[str], derivative: bool, in_x: bool
+    ) -> dict[tuple[str, str, float | None], Array]:
+        """Norms over samples, (count,), by prediction, quantity and, for differences, t'."""
+        parts: dict[tuple[str, str, float | None], list[Tensor]] = {}
+
+        def put(prediction: str, quantity: str, end: float | None, norms: Tensor) -> None:
+            parts.setdefault((prediction, quantity, end), []).append(norms)
+
+        for x, time, label in self.batches(t):
+            if derivative:
+                for name, slope in time_derivative(self.model, x, time, measure, label).items():
+                    put(name, "total", None, norms_of(slope.total))
+                    if slope.condition is not None:
+                        put(name, "condition", None, norms_of(slope.condition))
+            if ends:
+                with torch.no_grad(), differentiable(x.device):
+                    here = predictions(self.model, x, time, measure, label)
+                    for end in ends:
+                        there = predictions(
+                            self.model, x, torch.full_like(time, end), measure, label
+                        )
+                        for name in measure:
+                            put(name, "step", end, norms_of(here[name] - there[name]))
+            if in_x:
+                for name in measure:
+                    put(
+                        name,
+                        "in x",
+                        None,
+                        largest_singular_value(self.model, x, time, name, label),
+                    )
+                put("noise", "curvature", None, curvature(self.model, x, time, label))
+        return {key: torch.cat(norms).double().cpu().numpy() for key, norms in parts.items()}
+
+
+def _statistics(values: Array) -> dict[str, float]:
+    return {
+        "mean": float(values.mean()),
+        "error": float(values.std(ddof=1) / math.sqrt(len(values))),
+        "median": float(np.median(values)),
+        "maximum": float(values.max()),
+    }
+
+
+def _place(model: Predictor, t: float) -> dict[str, float]:
+    return {"t": t, "sigma": float(model.sde.sigma(t)), "log_snr": float(model.sde.log_snr(t))}
+
+
+def _rates(
+    model: Predictor, t: float, end: float | None, quantity: str, mean: float
+) -> dict[str, float | None]:
+    """A rate in time as one in sigma and in log-SNR."""
+    if quantity in ("in x", "curvature"):
+        return {"per_sigma": None, "per_log_snr": None}
+    sde = model.sde
+    if end is None:
+        sigma, log_snr = float(sde.sigma_dot(t)), float(sde.log_snr_dot(t))
+    else:
+        sigma = float(sde.sigma(end) - sde.sigma(t)) / (end - t)
+        log_snr = float(sde.log_snr(end) - sde.log_snr(t)) / (end - t)
+    return {
+        "per_sigma": mean / abs(sigma) if sigma else None,
+        "per_log_snr": mean / abs(log_snr) if log_snr else None,
+    }
+
+
+def singular_exponent(
+    model: Predictor,
+    x_0: Tensor | None = None,
+    *,
+    wanted: str = "noise",
+    low: float = 1e-8,
+    high: float = 1e-5,
+    points: int = 13,
+    count: int = 256,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Exponent:
+    """The power of t with which E||d pred/dt|| grows between two times near 0.
+
+    Raises:
+        ValueError: as `lipschitz_study`; or the derivative vanishes there, so that there is none.
+    """
+    probe = _Probe(precise(model), x_0, None, count, batch_size, seed)
+    times = time_grid(low, high, points)
+    norms = [probe.at(t, (), (wanted,), True, False)[wanted, "total", None] for t in times]
+    return fit_exponent(times, np.stack(norms))
