@@ -7,28 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.options import common, emit, note, progress_bar, train_options, write_config
-from sdeflow.config import TrainConfig
+from sdeflow.cli.models import PROCESS, exact_model, run_model
+from sdeflow.cli.options import common, emit, progress_bar, train_options, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from sdeflow.denoiser import Predictor
     from sdeflow.instruments.step_sizes import Setting
-    from sdeflow.run import Run
 
 __all__ = ["command"]
 
-PROCESS = (
-    "sde",
-    "schedule",
-    "smooth_start",
-    "etsdm",
-    "etsdm_threshold",
-    "etsdm_intervals",
-    "etsdm_edges",
-    "etsdm_at",
-)
 OWN = "own"
 
 
@@ -125,12 +114,12 @@ def command(
     if oracle is not None and run is not None:
         raise click.UsageError(f"--oracle {oracle} takes the place of the run {run}: give one")
     if oracle is None:
-        loaded = _load(ctx, run, values["device"])
+        loaded = run_model(ctx, run, values["device"])
         model: Predictor = loaded.denoiser
         shape, source, place = loaded.data_shape, {"run": str(loaded.path)}, loaded.path / "steps"
         about = f"{loaded.path.name}, {loaded.step} steps"
     else:
-        model, about = _make_oracle(oracle, values)
+        model, about = exact_model(oracle, values)
         shape, source = None, {"oracle": oracle}
         place = Path("steps", oracle.split(":")[0])
     from sdeflow.instruments.step_sizes import step_study
@@ -156,42 +145,6 @@ def command(
     failures = [o.samples.failure for o in study.outcomes if o.samples.failure]
     if failures:
         raise FloatingPointError(f"{failures[0]}; what succeeded is in {out}")
-
-
-def _load(ctx: click.Context, run: str | None, device: str) -> Run:
-    """The run's model on the device; a run brings its own process."""
-    from sdeflow.run import latest_run, load_run
-    from sdeflow.training.plan import device_of
-
-    silent = click.core.ParameterSource.DEFAULT
-    for name in (*PROCESS, "shared"):
-        if ctx.get_parameter_source(name) is not silent:
-            flag = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{flag} belongs to --oracle: a run has a process of its own")
-    loaded = load_run(run or latest_run(), warn=note)
-    loaded.denoiser.to(device_of(device))
-    return loaded
-
-
-def _make_oracle(spec: str, values: dict[str, Any]) -> tuple[Predictor, str]:
-    """The oracle, sharing time if asked to, and what it is."""
-    from sdeflow.build import build_conditioning, build_sde
-    from sdeflow.conditioning import ETSDM
-    from sdeflow.oracle import make_oracle
-    from sdeflow.report import describe_process
-    from sdeflow.shared_time import SharedTime, Told
-
-    process = TrainConfig.from_dict({name: values[name] for name in PROCESS})
-    sde = build_sde(process)
-    oracle = make_oracle(spec, sde)
-    about = f"{spec}, exact, {describe_process(process)}"
-    conditioning = build_conditioning(process, sde)
-    if not isinstance(conditioning, ETSDM):
-        return oracle, about
-    about += f", time shared in {process.etsdm_intervals} intervals ({values['shared']})"
-    if values["shared"] == "plug-in":
-        return Told(oracle, conditioning), about
-    return SharedTime(oracle, conditioning), about
 
 
 def _settings(values: dict[str, Any]) -> list[Setting]:
