@@ -15,7 +15,7 @@ from .denoiser import Predictor
 from .dynamics import ProbabilityFlow, ReverseSDE
 from .grids import time_grid
 from .oracle import Oracle
-from .samplers import Sampler, find_sampler, with_noise
+from .samplers import BACKENDS, Sampler, find_sampler, with_noise
 from .sde import SDE, VP
 
 __all__ = ["CONTROLLERS", "Plan", "make_plan"]
@@ -49,6 +49,11 @@ class Plan:
     controller: Controller
     max_evaluations: int
     points: Tensor | None = None
+
+    @property
+    def controls(self) -> bool:
+        """Whether `controller` sets the steps: not on a grid, nor where a backend does it."""
+        return self.times is None and self.sampler.source not in BACKENDS
 
     def dynamics(self) -> ProbabilityFlow | ReverseSDE:
         """The flow, or the reverse SDE, that the method integrates."""
@@ -106,6 +111,11 @@ def make_plan(
     if isinstance(controller, str):
         if controller not in CONTROLLERS:
             raise ValueError(f"controller={controller!r}: choose one of {', '.join(CONTROLLERS)}")
+        if sampler.source in BACKENDS and controller != "pi":
+            raise ValueError(
+                f"controller={controller!r}: {sampler.source} controls the steps of {solver} "
+                "itself; leave it out, or take another solver"
+            )
         controller = CONTROLLERS[controller]()
     if eta is not None and eta != 0 and sampler.kind == "ode":
         if not sampler.noisy:

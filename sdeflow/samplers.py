@@ -13,7 +13,7 @@ from typing import Literal
 
 from solvers import methods
 
-__all__ = ["DEFAULT_SOLVER", "Sampler", "find_sampler", "samplers", "with_noise"]
+__all__ = ["BACKENDS", "DEFAULT_SOLVER", "Sampler", "find_sampler", "samplers", "with_noise"]
 
 Kind = Literal["ode", "sde", "chain"]
 
@@ -62,6 +62,7 @@ class Sampler:
 
 
 DEFAULT_SOLVER = "dopri5"
+BACKENDS = ("torchdiffeq", "torchsde")  # they measure errors in the state as it is: scale x
 
 _DDIM, _DEIS, _DPM, _UNIPC = (
     f"arXiv {number}" for number in ("2010.02502", "2204.13902", "2211.01095", "2302.04867")
@@ -195,9 +196,11 @@ def samplers() -> list[Sampler]:
                 source=info.source,
                 about=info.note,
             )
-            named[info.name] = (
-                replace(sampler, chart="x/log-snr", tolerance=0.05) if sampler.eta else sampler
-            )
+            if sampler.eta:
+                sampler = replace(sampler, chart="x/log-snr", tolerance=0.05)
+            elif info.source in BACKENDS:
+                sampler = replace(sampler, chart="x/log-snr")
+            named[info.name] = sampler
     return list(named.values())
 
 

@@ -69,11 +69,11 @@ class Samples:
     def caption(self) -> str:
         """The settings in one line, for figures."""
         s = self.settings
-        how = (
-            f"rtol {s['rtol']:g}, atol {s['atol']:g}, {s['controller']} control"
-            if s["grid"] is None
-            else f"{s['steps']} steps, {s['grid']} grid"
-        )
+        if s["grid"] is None:
+            control = f", {s['controller']} control" if s["controller"] else ""
+            how = f"rtol {s['rtol']:g}, atol {s['atol']:g}{control}"
+        else:
+            how = f"{s['steps']} steps, {s['grid']} grid"
         told = f", {len(s['breaks'])} breaks" if s["breaks"] else ""
         return f"{s['solver']} in {s['chart']}, {how}, t {s['t_max']:g} to {s['t_min']:g}{told}"
 

@@ -253,3 +253,22 @@ def test_steps_on_a_run(trained):
 def test_public_names_exist():
     for name in sdeflow.__all__:
         assert getattr(sdeflow, name) is not None
+
+
+@pytest.mark.parametrize(
+    "solver", ["torchdiffeq/dopri5", "torchdiffeq/rk4", "torchsde/srk", "ancestral", "dpmpp-2m"]
+)
+def test_each_kind_of_solver_samples(solver, trained, tmp_path):
+    args = ["--solver", solver, "--count", 2, "--t-min", 0.05, "--out", tmp_path]
+    printed = as_json("sample", trained[0], *args)
+    assert printed["status"]["ok"] == 2
+    assert (tmp_path / "steps.png").is_file()
+
+
+def test_backends_refuse_what_they_cannot_do(trained):
+    result = run("sample", trained[0], "--solver", "torchdiffeq/dopri5", "--controller", "i")
+    assert result.exit_code == 2
+    assert "torchdiffeq controls the steps" in result.stderr
+    result = run("sample", trained[0], "--solver", "torchdiffeq/dopri5", "--chart", "x/std/time")
+    assert result.exit_code == 2
+    assert "weight" in result.stderr
