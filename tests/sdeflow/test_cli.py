@@ -135,3 +135,63 @@ def test_json_has_no_nan():
 
     given = {"a": np.float64("nan"), "b": np.arange(2), "c": (torch.tensor(2.5), float("inf"))}
     assert plain(given) == {"a": None, "b": [0, 1], "c": [2.5, None]}
+
+
+def solver_error():
+    import torch
+
+    from solvers import odeint
+
+    odeint(lambda t, y: y / 0, torch.ones(2, 1), 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ValueError("two\n  lines"), 2, "two lines"),
+        (click.UsageError("no"), 2, "no"),
+        (PermissionError(13, "Permission denied", "runs"), 2, "runs: Permission denied"),
+        (FloatingPointError("diverged"), 3, "diverged"),
+        (solver_error, 3, "non_finite"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (click.Abort(), 130, "interrupted"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_become_one_line_and_a_code(error, code, says, monkeypatch):
+    from sdeflow.cli import solvers
+
+    def fail(**_):
+        if callable(error):
+            error()
+        raise error
+
+    monkeypatch.setattr(solvers.command, "callback", fail)
+    result = run("solvers")
+    assert result.exit_code == code
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("sdeflow: error: ")
+    assert says in lines[0]
+
+
+def test_stopped_training_says_how_to_go_on(monkeypatch):
+    from sdeflow.cli import solvers
+    from sdeflow.training import TrainingInterrupted
+
+    def stop(**_):
+        raise TrainingInterrupted("go on with --resume", 15)
+
+    monkeypatch.setattr(solvers.command, "callback", stop)
+    result = run("solvers")
+    assert (result.exit_code, result.stderr) == (143, "sdeflow: error: go on with --resume\n")
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+    from sdeflow.cli import solvers
+
+    def bug(**_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(solvers.command, "callback", bug)
+    assert isinstance(run("solvers").exception, RuntimeError)
