@@ -8,13 +8,24 @@ value of training data as the floor, and paired tests. `Pixels`, `classifier_fea
 
 from .bootstrap import bootstrap_interval, bootstrap_test, resample_counts
 from .classifier import Classifier, ClassifierFeatures, classifier_features
-from .comparison import FLOOR, METRICS, Comparison, Difference, Evaluation, Score, compare
+from .comparison import (
+    FLOOR,
+    LARGEST,
+    METRICS,
+    Comparison,
+    Difference,
+    Evaluation,
+    Score,
+    check_settings,
+    compare,
+)
 from .distances import Distance, energy_distance, frechet_distance, mmd, sliced_wasserstein
 from .features import Features, InceptionFeatures, Pixels
 from .neighbours import Coverage, coverage
 
 __all__ = [
     "FLOOR",
+    "LARGEST",
     "METRICS",
     "Classifier",
     "ClassifierFeatures",
@@ -29,6 +40,7 @@ __all__ = [
     "Score",
     "bootstrap_interval",
     "bootstrap_test",
+    "check_settings",
     "classifier_features",
     "compare",
     "coverage",

@@ -36,7 +36,17 @@ from .distances import (
 from .features import Features
 from .neighbours import Neighbours
 
-__all__ = ["FLOOR", "METRICS", "Comparison", "Difference", "Evaluation", "Score", "compare"]
+__all__ = [
+    "FLOOR",
+    "LARGEST",
+    "METRICS",
+    "Comparison",
+    "Difference",
+    "Evaluation",
+    "Score",
+    "check_settings",
+    "compare",
+]
 
 Array = NDArray[np.float64]
 
@@ -181,6 +191,19 @@ class Comparison:
         return {name: found[name] for name in METRICS}
 
 
+def check_settings(*, resamples: int, confidence: float, neighbours: int) -> None:
+    """Refuse settings of `compare` that are out of range, before any sample is drawn.
+
+    Raises:
+        ValueError: One of them is.
+    """
+    if resamples < 2:
+        raise ValueError(f"resamples = {resamples}: must be at least 2, better 200")
+    if neighbours < 1:
+        raise ValueError(f"neighbours = {neighbours}: must be at least 1")
+    bootstrap_interval(0.0, np.zeros(2), confidence)
+
+
 def compare(
     sets: Mapping[str, Sequence[Tensor]],
     reference: Tensor,
@@ -212,11 +235,7 @@ def compare(
     Raises:
         ValueError: An argument out of range, or parts that differ in number or size.
     """
-    if resamples < 2:
-        raise ValueError(f"resamples = {resamples}: must be at least 2, better 200")
-    if neighbours < 1:
-        raise ValueError(f"neighbours = {neighbours}: must be at least 1")
-    bootstrap_interval(0.0, np.zeros(2), confidence)
+    check_settings(resamples=resamples, confidence=confidence, neighbours=neighbours)
     everything = {**sets, FLOOR: floor}
     sizes = {len(part) for parts in everything.values() for part in parts}
     if not sets or len({len(parts) for parts in sets.values()}) != 1 or len(sizes) != 1:
