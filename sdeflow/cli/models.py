@@ -31,9 +31,16 @@ PROCESS = (
 
 
 def only_with(ctx: click.Context, names: Iterable[str], why: str) -> None:
-    """Refuse options that were given where they mean nothing."""
+    """Refuse options that were given where they mean nothing.
+
+    A configuration file lists all options: there, only a value other than the default counts.
+    """
+    sources = click.core.ParameterSource
+    defaults = {p.name: p.default for p in ctx.command.params}
     for name in names:
-        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+        source = ctx.get_parameter_source(name)
+        listed = source is sources.DEFAULT_MAP and ctx.params[name] == defaults[name]
+        if source is not sources.DEFAULT and not listed:
             raise click.UsageError(f"--{name.replace('_', '-')} {why}")
 
 

@@ -45,6 +45,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Progress = Callable[[float], None]
+OF_SPACE = ("in x", "curvature")  # quantities that are no rates in time
 JUMP_STEP = 1e-3  # the step that K is usually quoted with
 
 
@@ -73,7 +74,8 @@ class LipschitzStudy:
         """
         rows = []
         keys = dict.fromkeys((r["prediction"], r["quantity"], r["step"]) for r in self.curve)
-        for prediction, quantity, step in keys:
+        order = list(dict.fromkeys(prediction for prediction, _, _ in keys))
+        for prediction, quantity, step in sorted(keys, key=lambda key: order.index(key[0])):
             mine = [
                 r
                 for r in self.curve
@@ -81,6 +83,8 @@ class LipschitzStudy:
                 and not r["crosses"]
             ]
             jumps = [j["mean"] for j in self.jumps if j["prediction"] == prediction]
+            if quantity in OF_SPACE:
+                jumps = []
             means = np.array([r["mean"] for r in mine])
             at = int(means.argmax()) if len(mine) else None
             rows.append(
@@ -306,7 +310,7 @@ def _rates(
     model: Predictor, t: float, end: float | None, quantity: str, mean: float
 ) -> dict[str, float | None]:
     """A rate in time as one in sigma and in log-SNR."""
-    if quantity in ("in x", "curvature"):
+    if quantity in OF_SPACE:
         return {"per_sigma": None, "per_log_snr": None}
     sde = model.sde
     if end is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..denoiser import Predictor
 from ..sde import like
-from .derivative import differentiable, predictions, push
+from .derivative import differentiable, predictions, push, time_derivative
 
 __all__ = ["curvature", "largest_singular_value"]
 
@@ -85,8 +85,8 @@ def curvature(model: Predictor, x: Tensor, t: Tensor, label: Tensor | None = Non
         guess = predictions(model, x, t, ("data", "noise"), label)
         on_data, on_noise = (like(w * c, x) for c in sde.flow_coefficients(t))
         flow = on_data * guess["data"] + on_noise * guess["noise"]
-        along = (flow, torch.ones_like(t))
-        rate = push(lambda x, t: model.predict(x, t, "noise", label), (x, t), along)[1]
+        moved = push(lambda x: model.predict(x, t, "noise", label), (x,), (flow,))[1]
+    rate = moved + time_derivative(model, x, t, ("noise",), label)["noise"].total
     return norms_of(rate) * (sde.alpha(t) ** 2 / w).to(x.dtype).to(x.device)
 
 

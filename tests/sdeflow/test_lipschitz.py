@@ -213,6 +213,22 @@ def test_curvature_of_a_gaussian_in_closed_form():
     torch.testing.assert_close(curvature(model, x, t), 0.25 / (0.25 + rho**2) ** 1.5 * n)
 
 
+def test_curvature_where_time_is_shared():
+    # The told time stands still: only x moves, and d eps/dx is sigma_0 / (a_0^2 l + sigma_0^2).
+    told = torch.full((2,), 0.1, dtype=torch.float64)
+    model = Told(Gaussian(VP, torch.zeros(2, dtype=torch.float64), width=0.5), ETSDM(VP))
+    x, t = torch.randn(2, 2, dtype=torch.float64), told * 0.5
+    a, s = VP.alpha(t), VP.sigma(t)
+    a_0, s_0 = VP.alpha(told * 0.4), VP.sigma(told * 0.4)
+    slope = s_0 / (0.25 * a_0**2 + s_0**2)
+    noise = slope[:, None] * x
+    data = (x - s[:, None] * noise) / a[:, None]
+    flow = VP.alpha_dot(t)[:, None] * data + VP.sigma_dot(t)[:, None] * noise
+    expected = slope * flow.norm(dim=1) * a**2 / VP.wronskian(t)
+    torch.testing.assert_close(curvature(model, x, t), expected)
+    assert curvature(model, x, told * 1e-3).isfinite().all()
+
+
 def test_study_in_x_and_its_labels():
     points = torch.randn(4, 2, dtype=torch.float64)
     classes = [Gaussian(VP, p, width=0.3) for p in points[:2]]

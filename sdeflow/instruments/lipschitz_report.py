@@ -1,0 +1,159 @@
+"""The figure and the files of a `sdeflow.instruments.lipschitz.LipschitzStudy`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..plots import AXES_OF_NOISE, LINES, STYLE, _figure, save, write_csv
+from .lipschitz import JUMP_STEP, OF_SPACE, LipschitzStudy
+from .power_law import Exponent
+
+__all__ = ["lipschitz_figure", "write_lipschitz"]
+
+NAMES = {
+    "total": "derivative, all of it",
+    "condition": "derivative, through the condition",
+    "in x": "largest singular value of d/dx",
+    "curvature": "curvature of the flow",
+}
+
+
+def lipschitz_figure(study: LipschitzStudy, caption: str = "", space: bool = False) -> Figure:
+    """Mean steepness against time, noise level and log-SNR, a row of plots per prediction.
+
+    Bands are one standard error; crosses are what K(t, t + 0.001) makes of a jump; pairs of times
+    that straddle a jump are left out of the lines. The vertical axis is logarithmic, and
+    where something is 0, linear from the smallest positive value down to it.
+
+    Args:
+        study: what to draw.
+        caption: text below the figure.
+        space: draw the slope in x and the curvature in place of the rates in time.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    rows = [r for r in study.curve if (r["quantity"] in OF_SPACE) == space and not r["crosses"]]
+    predictions = list(dict.fromkeys(r["prediction"] for r in rows))
+    if not predictions:
+        raise ValueError("the study holds nothing to draw: measure a derivative or a step")
+    with rc_context(STYLE):
+        figure, bottom = _figure(10.5, 0.6 + 2.35 * len(predictions), caption)
+        grid = figure.subplots(len(predictions), 3, sharex="col", sharey="row", squeeze=False)
+        height = figure.get_size_inches()[1]
+        figure.subplots_adjust(
+            left=0.075,
+            right=0.985,
+            top=1 - 0.6 / height,
+            bottom=bottom + 0.45 / height,
+            wspace=0.06,
+            hspace=0.22,
+        )
+        for prediction, row in zip(predictions, grid, strict=True):
+            mine = [r for r in rows if r["prediction"] == prediction]
+            jumps = [] if space else [j for j in study.jumps if j["prediction"] == prediction]
+            levels = [*(r["mean"] for r in mine), *(j["per_step"] for j in jumps)]
+            smallest = min((v for v in levels if v > 0), default=1.0)
+            for axes, (name, _, scale) in zip(row, AXES_OF_NOISE, strict=True):
+                axes.set_xscale(scale)
+                _draw(axes, mine, jumps, "t" if name == "time" else name)
+            row[0].set_yscale("log")
+            if min(levels) == 0:
+                row[0].set_yscale("symlog", linthresh=smallest / 2)
+                row[0].set_ylim(bottom=0)
+            row[0].set_ylabel("per unit of x" if space else "per unit of t")
+            row[0].set_title(prediction)
+        for axes, (_, label, _) in zip(grid[-1], AXES_OF_NOISE, strict=True):
+            axes.set_xlabel(label)
+        named: dict[str, Any] = {}
+        for axes in grid[:, 0]:
+            handles, labels = axes.get_legend_handles_labels()
+            named |= dict(zip(labels, handles, strict=True))
+        figure.legend(
+            named.values(),
+            named.keys(),
+            loc="upper right",
+            bbox_to_anchor=(0.99, 1.0),
+            ncols=max(1, len(named)),
+        )
+    return figure
+
+
+def _draw(axes: Axes, rows: list[dict[str, Any]], jumps: list[dict[str, Any]], on: str) -> None:
+    keys = dict.fromkeys((r["quantity"], r["step"]) for r in rows)
+    for index, (quantity, step) in enumerate(keys):
+        mine = [r for r in rows if (r["quantity"], r["step"]) == (quantity, step)]
+        where, mean, error = (np.array([r[key] for r in mine]) for key in (on, "mean", "error"))
+        colour, dash = LINES[index % len(LINES)]
+        label = NAMES.get(quantity, f"K(t, t + {step:g})" if step else quantity)
+        axes.plot(where, mean, color=colour, linestyle=dash, label=label)
+        axes.fill_between(where, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    if jumps:
+        label = f"jump / {JUMP_STEP:g}"
+        size = [j["per_step"] for j in jumps]
+        axes.plot([j[on] for j in jumps], size, "x", color="#b03030", markersize=5, label=label)
+
+
+def write_lipschitz(
+    study: LipschitzStudy,
+    directory: str | Path,
+    about: str = "",
+    exponent: Exponent | None = None,
+    svg: bool = False,
+) -> dict[str, Path]:
+    """Write a study.
+
+    * lipschitz.png: rates in time; space.png: slope in x and curvature, where measured;
+    * lipschitz.csv: the curve; jumps.csv: the jumps, where there are any;
+    * lipschitz.json: all of it, with the summary, the exponent and the settings.
+
+    Args:
+        study: what was measured.
+        directory: where; made if need be.
+        about: what the model is, for the captions.
+        exponent: the fitted power of t, or None.
+        svg: whether to write the figures as SVG, too.
+
+    Returns:
+        Name to path of what was written.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = study.settings
+    caption = (
+        f"{about}. Means over {settings['count']} samples x drawn at each time, bands one "
+        f"standard error; {settings['dtype']}, seed {settings['seed']}."
+    )
+    if exponent is not None:
+        caption += (
+            f" E||d noise/dt|| grows as t to the power {exponent.value:.3f} +- "
+            f"{exponent.error:.1g} for t from {exponent.low:g} to {exponent.high:g}."
+        )
+    files = {}
+    for name, space in (("lipschitz", False), ("space", True)):
+        if any((row["quantity"] in OF_SPACE) == space for row in study.curve):
+            figure = lipschitz_figure(study, caption, space)
+            files[name] = save(figure, directory / f"{name}.png", svg)
+    for name, rows in (("lipschitz.csv", study.curve), ("jumps.csv", study.jumps)):
+        if rows:
+            columns = {key: ["" if r[key] is None else r[key] for r in rows] for key in rows[0]}
+            files[name] = write_csv(directory / name, columns)
+    files["json"] = directory / "lipschitz.json"
+    content = {
+        "about": about,
+        "exponent": None if exponent is None else asdict(exponent),
+        "summary": study.summary(),
+        "curve": study.curve,
+        "jumps": study.jumps,
+        "settings": settings,
+    }
+    files["json"].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return files
