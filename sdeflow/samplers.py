@@ -27,7 +27,8 @@ class Sampler:
         method: the method of `solvers` (ode, sde), or the transition of `sdeflow.stochastic`
             (chain).
         kind: ode, sde, or chain: exact random transitions along a grid.
-        order: order of convergence; the weak order 1 of chains.
+        order: order of convergence on its grid, where the first steps are easy; the weak order of
+            chains.
         adaptive: whether it can control its steps by tolerances.
         chart: SCALE/CLOCK it runs in by default.
         grid: spacing of its times where steps are fixed (`sdeflow.grids`).
@@ -123,7 +124,7 @@ _NAMED = [
         _flow(
             f"deis-{k}",
             f"ab-{k}",
-            2,
+            k,
             "x/alpha/time",
             "power:2",
             source=_DEIS,
@@ -135,7 +136,7 @@ _NAMED = [
         _flow(
             f"dpmpp-{k}m{'' if weights else '-exact'}",
             f"ab-{k}{weights}",
-            2,
+            2 if weights else k,
             "x/sigma/log-snr",
             "log-snr",
             source=_DPM,
@@ -149,7 +150,7 @@ _NAMED = [
         _flow(
             f"unipc-{k}{'' if weights else '-exact'}",
             f"abm-{k}{weights}",
-            2 if weights else 3,
+            2 if weights else k + 1,
             "x/sigma/log-snr",
             "log-snr",
             source=_UNIPC,
