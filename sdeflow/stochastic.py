@@ -20,10 +20,11 @@ takes u from rho^ to the next rho with du = noise d rho. rho^ is kept inside the
 
 pc (Song et al. 2021, arXiv 2011.13456): an ancestral step, then one Langevin step at the new time,
 
-    x <- x + c score + sqrt(2 c) z,     c = 2 (snr |z| / |score|)^2
+    x <- x + c score + sqrt(2 c) z,     c = 2 (snr sigma)^2,     snr = 0.16
 
-with snr = 0.16 and the norms of each sample instead of the batch's means, so that samples do not
-depend on each other.
+Published is c = 2 (snr |z| / |score|)^2 with norms averaged over the batch, which makes samples
+depend on each other; with a sample's own norms the step would depend on the state, and bias it.
+The norms of a standard normal z and of the score of pure noise, z / sigma, are put in instead.
 
 Noise of step i depends on the sample's seed and on i alone.
 """
@@ -186,17 +187,9 @@ def _heun_edm(step: _Step, batch: _Batch, x: Tensor) -> Tensor:
 def _pc(step: _Step, batch: _Batch, x: Tensor) -> Tensor:
     x = _ddim(step, batch, x)
     noise, z = batch.noise(x, step.t1), batch.draw()
-    over = tuple(range(1, x.dim()))
-
-    def norm(v: Tensor) -> Tensor:
-        size: Tensor = torch.linalg.vector_norm(v, dim=over, keepdim=True)
-        return size
-
     sigma = step.sigma[1]
-    ratio = _LANGEVIN_SNR * sigma * norm(z) / norm(noise).clamp_min(1e-12)
-    # Noise predictions of size 0 would ask for steps without end: one of size sigma is enough.
-    c = (2 * ratio * ratio).clamp_max(sigma * sigma)
-    return x - c * noise / sigma + torch.sqrt(2 * c) * z
+    c = 2 * (_LANGEVIN_SNR * sigma) ** 2
+    return x.add_(noise, alpha=-c / sigma).add_(z, alpha=math.sqrt(2 * c))
 
 
 CHAINS: dict[str, tuple[Callable[[_Step, _Batch, Tensor], Tensor], int]] = {
