@@ -222,11 +222,10 @@ def _try(made: Predictor, x_0: Tensor, spec: str) -> None:
     """Ask a strange model once, so that one that does not fit its data is refused in a line."""
     import torch
 
-    from sdeflow.instruments.derivative import state_dtype
+    from sdeflow.instruments.derivative import state_of
 
-    x = x_0[:2].to(state_dtype(made))
-    if isinstance(made, torch.nn.Module):
-        x = x.to(next((p.device for p in made.parameters()), x.device))
+    dtype, device = state_of(made)
+    x = x_0[:2].to(device, dtype)
     shape = tuple(x.shape)
     try:
         with torch.no_grad():

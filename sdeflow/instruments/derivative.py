@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..conditioning import ETSDM, Conditioning
-from ..denoiser import Denoiser, Predictor, convert
+from ..denoiser import Denoiser, Guided, Predictor, convert
 from ..networks import MLP, UNet
 from ..sde import like
 from ..shared_time import Told
 from .dual import Dual
 
-__all__ = ["TimeDerivative", "differentiable", "precise", "predictions", "push", "state_dtype",
+__all__ = ["TimeDerivative", "differentiable", "precise", "predictions", "push", "state_of",
            "time_derivative"]  # fmt: skip
 
 
@@ -54,17 +54,24 @@ class TimeDerivative:
 
 def precise(model: Predictor) -> Predictor:
     """The model with weights of at least float32: itself, or a copy if some are of 16 bits."""
-    if isinstance(model, nn.Module) and any(p.element_size() < 4 for p in model.parameters()):
+    if isinstance(model, Guided):
+        of = precise(model.of)
+        if of is not model.of:
+            model = copy.copy(model)
+            model.of = of
+    elif isinstance(model, nn.Module) and any(p.element_size() < 4 for p in model.parameters()):
         return copy.deepcopy(model).float()
     return model
 
 
-def state_dtype(model: Predictor) -> torch.dtype:
-    """The precision to measure in: that of the weights, float64 for exact models."""
+def state_of(model: Predictor) -> tuple[torch.dtype, torch.device]:
+    """Precision and device to measure in: those of the weights; float64, host for exact models."""
+    while isinstance(model, Guided):
+        model = model.of
     if isinstance(model, nn.Module):
         for parameter in model.parameters():
-            return parameter.dtype
-    return torch.float64
+            return parameter.dtype, parameter.device
+    return torch.float64, torch.device("cpu")
 
 
 @contextmanager
@@ -105,7 +112,8 @@ def time_derivative(
     derivative from the right, and the jump is another quantity.
 
     Args:
-        model: a `Denoiser`, an oracle, or any other predictor.
+        model: a `Denoiser`, guided or not, an oracle, or another predictor whose `predict`
+            computes with t itself (a copy made by `detach` would have no derivative).
         x: samples, (B, ...), of the model's own dtype.
         t: times, (B,) float64 on the host.
         wanted: out of `sdeflow.denoiser.PREDICTIONS`.
@@ -116,16 +124,24 @@ def time_derivative(
     """
     with torch.no_grad(), differentiable(x.device):
         try:
-            if isinstance(model, Denoiser):
-                return _of_denoiser(model, x, t, wanted, label)
-            if isinstance(model, Told):
-                return _of_told(model, x, t, wanted, label)
-            return {name: _of_any(model, x, t, name, label) for name in wanted}
+            return _derivatives(model, x, t, tuple(wanted), label)
         except NotImplementedError as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
                 f"the model has no exact derivative in time ({reason}): measure finite steps only"
             ) from error
+
+
+def _derivatives(
+    model: Predictor, x: Tensor, t: Tensor, wanted: tuple[str, ...], label: Tensor | None
+) -> dict[str, TimeDerivative]:
+    if isinstance(model, Denoiser):
+        return _of_denoiser(model, x, t, wanted, label)
+    if isinstance(model, Told):
+        return _of_told(model, x, t, wanted, label)
+    if isinstance(model, Guided):
+        return _of_guided(model, x, t, wanted, label)
+    return {name: _of_any(model, x, t, name, label) for name in wanted}
 
 
 def push(f: Callable[..., Any], at: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> Any:
@@ -214,6 +230,29 @@ def _of_told(
         )
         a, b, da, db = (like(k, x) for k in (a, b, da, db))
         found[name] = TimeDerivative(a * x + b * noise, da * x + db * noise + b * moved, b * moved)
+    return found
+
+
+def _of_guided(
+    model: Guided, x: Tensor, t: Tensor, wanted: tuple[str, ...], label: Tensor | None
+) -> dict[str, TimeDerivative]:
+    """Guidance is linear in the two predictions, so it is in their derivatives."""
+    label = model._labels(x) if label is None else label
+    if label is None or model.guidance == 1:
+        return _derivatives(model.of, x, t, wanted, label)
+    nothing = torch.full_like(label, model.null or 0)
+    labelled = _derivatives(model.of, x, t, wanted, label)
+    plain = _derivatives(model.of, x, t, wanted, nothing)
+
+    def mix(low: Tensor | None, high: Tensor | None) -> Tensor | None:
+        return None if low is None or high is None else torch.lerp(low, high, model.guidance)
+
+    found = {}
+    for name in wanted:
+        low, high = plain[name], labelled[name]
+        value = torch.lerp(low.value, high.value, model.guidance)
+        total = torch.lerp(low.total, high.total, model.guidance)
+        found[name] = TimeDerivative(value, total, mix(low.condition, high.condition))
     return found
 
 

@@ -28,16 +28,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..denoiser import PREDICTIONS, Predictor
-from .derivative import differentiable, precise, predictions, state_dtype, time_derivative
+from .derivative import differentiable, predictions, time_derivative
 from .power_law import Exponent, fit_exponent
+from .probe import Probe, place, statistics
 from .space import curvature, largest_singular_value, norms_of
 
 __all__ = [
     "LipschitzStudy",
-    "draw_data",
     "lipschitz_study",
     "singular_exponent",
     "time_grid",
@@ -116,24 +116,6 @@ def time_grid(low: float, high: float, points: int) -> Array:
     return np.geomspace(low, high, points)
 
 
-def draw_data(model: Predictor, count: int, seed: int = 0) -> Tensor:
-    """Samples x_0 of an exact model's own data, (count, ...).
-
-    Raises:
-        ValueError: the model does not know its data.
-    """
-    of: Any = model
-    while not hasattr(of, "sample"):
-        if hasattr(of, "of"):
-            of = of.of
-        elif hasattr(of, "members"):
-            of = of.members[-1]
-        else:
-            raise ValueError("x_0 is missing: give samples of the data the model was made for")
-    drawn: Tensor = of.sample(count, generator=torch.Generator().manual_seed(seed))
-    return drawn
-
-
 def lipschitz_study(
     model: Predictor,
     x_0: Tensor | None = None,
@@ -184,126 +166,70 @@ def lipschitz_study(
     unknown = [name for name in measure if name not in PREDICTIONS]
     if unknown or not measure:
         raise ValueError(f"measure={list(measure)}: choose from {', '.join(PREDICTIONS)}")
-    if count < 2 or batch_size < 1:
-        raise ValueError(f"count={count}, batch_size={batch_size}: need 2 and 1 at least")
-    probe = _Probe(precise(model), x_0, label, count, batch_size, seed)
+    probe = Probe(model, x_0, label, count, batch_size, seed)
     breaks = [b for b in model.breaks if times.min() <= b <= times.max()]
     curve: list[dict[str, Any]] = []
     jumps: list[dict[str, Any]] = []
     for i, t in enumerate(times.tolist()):
         ends = [(step, t + step) for step in steps if t + step <= 1]
-        norms = probe.at(t, [end for _, end in ends], measure, derivative, in_x)
+        norms = _norms(probe, t, [end for _, end in ends], measure, derivative, in_x)
         for (prediction, quantity, end), values in norms.items():
             step = None if end is None else end - t
             crosses = end is not None and any(t < b <= end for b in model.breaks)
             wanted = next((s for s, e in ends if e == end), None)
-            found = _statistics(values if step is None else values / step)
+            found = statistics(values if step is None else values / step)
             rates = _rates(probe.model, t, end, quantity, found["mean"])
-            row = {"prediction": prediction, "quantity": quantity, **_place(probe.model, t)}
+            row = {"prediction": prediction, "quantity": quantity, **place(probe.model, t)}
             curve.append({**row, "step": wanted, "crosses": crosses, **found, **rates})
         if progress:
             progress((i + 1) / (len(times) + len(breaks)))
     for i, t in enumerate(breaks):
         before = math.nextafter(t, 0.0)
-        for (prediction, _, _), values in probe.at(t, [before], measure, False, False).items():
-            found = _statistics(values)
-            place = {"prediction": prediction, **_place(probe.model, t)}
-            jumps.append({**place, **found, "per_step": found["mean"] / JUMP_STEP})
+        norms = _norms(probe, t, [before], measure, False, False)
+        for (prediction, _, _), values in norms.items():
+            found = statistics(values)
+            where = {"prediction": prediction, **place(probe.model, t)}
+            jumps.append({**where, **found, "per_step": found["mean"] / JUMP_STEP})
         if progress:
             progress((len(times) + i + 1) / (len(times) + len(breaks)))
     settings = {"count": count, "seed": seed, "dtype": str(probe.dtype).removeprefix("torch.")}
     return LipschitzStudy(curve, jumps, settings)
 
 
-class _Probe:
-    """A model with fixed data and noise, from which x is made at any time."""
+def _norms(
+    probe: Probe,
+    t: float,
+    ends: Sequence[float],
+    measure: Sequence[str],
+    derivative: bool,
+    in_x: bool,
+) -> dict[tuple[str, str, float | None], Array]:
+    """Norms over samples, (count,), by prediction, quantity and, for differences, t'."""
+    parts: dict[tuple[str, str, float | None], list[Tensor]] = {}
 
-    def __init__(
-        self,
-        model: Predictor,
-        x_0: Tensor | None,
-        label: Tensor | None,
-        count: int,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        self.model, self.dtype, self.batch_size = model, state_dtype(model), batch_size
-        self.device = torch.device("cpu")
-        if isinstance(model, nn.Module):
-            self.device = next((p.device for p in model.parameters()), self.device)
-        generator = torch.Generator().manual_seed(seed)
-        if x_0 is None:
-            x_0 = draw_data(model, count, seed)
-        else:
-            if label is not None and len(label) != len(x_0):
-                raise ValueError(f"label: {len(label)} classes for {len(x_0)} samples of x_0")
-            # Each sample once before any comes again.
-            rounds = [
-                torch.randperm(len(x_0), generator=generator) for _ in range(-(-count // len(x_0)))
-            ]
-            chosen = torch.cat(rounds)[:count]
-            x_0, label = x_0[chosen], None if label is None else label[chosen]
-        self.x_0, self.label = x_0.to(torch.float64), label
-        self.noise = torch.randn(self.x_0.shape, dtype=torch.float64, generator=generator)
+    def put(prediction: str, quantity: str, end: float | None, norms: Tensor) -> None:
+        parts.setdefault((prediction, quantity, end), []).append(norms)
 
-    def batches(self, t: float) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """x drawn at time t, with t and labels, in batches."""
-        made = []
-        for i in range(0, len(self.x_0), self.batch_size):
-            rows = slice(i, i + self.batch_size)
-            x = self.model.sde.perturb(self.x_0[rows], t, self.noise[rows])
-            x = x.to(self.dtype).to(self.device)
-            label = None if self.label is None else self.label[rows].to(self.device)
-            made.append((x, torch.full((len(x),), t, dtype=torch.float64), label))
-        return made
-
-    def at(
-        self, t: float, ends: Sequence[float], measure: Sequence[str], derivative: bool, in_x: bool
-    ) -> dict[tuple[str, str, float | None], Array]:
-        """Norms over samples, (count,), by prediction, quantity and, for differences, t'."""
-        parts: dict[tuple[str, str, float | None], list[Tensor]] = {}
-
-        def put(prediction: str, quantity: str, end: float | None, norms: Tensor) -> None:
-            parts.setdefault((prediction, quantity, end), []).append(norms)
-
-        for x, time, label in self.batches(t):
-            if derivative:
-                for name, slope in time_derivative(self.model, x, time, measure, label).items():
-                    put(name, "total", None, norms_of(slope.total))
-                    if slope.condition is not None:
-                        put(name, "condition", None, norms_of(slope.condition))
-            if ends:
-                with torch.no_grad(), differentiable(x.device):
-                    here = predictions(self.model, x, time, measure, label)
-                    for end in ends:
-                        there = predictions(
-                            self.model, x, torch.full_like(time, end), measure, label
-                        )
-                        for name in measure:
-                            put(name, "step", end, norms_of(here[name] - there[name]))
-            if in_x:
-                for name in measure:
-                    put(
-                        name,
-                        "in x",
-                        None,
-                        largest_singular_value(self.model, x, time, name, label),
-                    )
-                put("noise", "curvature", None, curvature(self.model, x, time, label))
-        return {key: torch.cat(norms).double().cpu().numpy() for key, norms in parts.items()}
-
-
-def _statistics(values: Array) -> dict[str, float]:
-    return {
-        "mean": float(values.mean()),
-        "error": float(values.std(ddof=1) / math.sqrt(len(values))),
-        "median": float(np.median(values)),
-        "maximum": float(values.max()),
-    }
-
-
-def _place(model: Predictor, t: float) -> dict[str, float]:
-    return {"t": t, "sigma": float(model.sde.sigma(t)), "log_snr": float(model.sde.log_snr(t))}
+    for x, time, label in probe.batches(t):
+        if derivative:
+            for name, slope in time_derivative(probe.model, x, time, measure, label).items():
+                put(name, "total", None, norms_of(slope.total))
+                if slope.condition is not None:
+                    put(name, "condition", None, norms_of(slope.condition))
+        if ends:
+            with torch.no_grad(), differentiable(x.device):
+                here = predictions(probe.model, x, time, measure, label)
+                for end in ends:
+                    later = torch.full_like(time, end)
+                    there = predictions(probe.model, x, later, measure, label)
+                    for name in measure:
+                        put(name, "step", end, norms_of(here[name] - there[name]))
+        if in_x:
+            for name in measure:
+                steepest = largest_singular_value(probe.model, x, time, name, label)
+                put(name, "in x", None, steepest)
+            put("noise", "curvature", None, curvature(probe.model, x, time, label))
+    return {key: torch.cat(norms).double().cpu().numpy() for key, norms in parts.items()}
 
 
 def _rates(
@@ -341,7 +267,7 @@ def singular_exponent(
     Raises:
         ValueError: as `lipschitz_study`; or the derivative vanishes there, so that there is none.
     """
-    probe = _Probe(precise(model), x_0, None, count, batch_size, seed)
+    probe = Probe(model, x_0, None, count, batch_size, seed)
     times = time_grid(low, high, points)
-    norms = [probe.at(t, (), (wanted,), True, False)[wanted, "total", None] for t in times]
+    norms = [_norms(probe, t, (), (wanted,), True, False)[wanted, "total", None] for t in times]
     return fit_exponent(times, np.stack(norms))

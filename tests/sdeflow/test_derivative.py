@@ -9,7 +9,7 @@ from torch import nn
 from sdeflow import ETSDM, Denoiser, NoTime, Sigma, SmoothTime, Time, Told, make_network, make_sde
 from sdeflow.conditioning import EDM, LogSNR
 from sdeflow.denoiser import PREDICTIONS
-from sdeflow.instruments.derivative import precise, predictions, state_dtype, time_derivative
+from sdeflow.instruments.derivative import precise, predictions, state_of, time_derivative
 from sdeflow.instruments.dual import Dual
 from sdeflow.oracle import FiniteData, Gaussian, LabelledOracle, Mixture
 from sdeflow.shared_time import SharedTime
@@ -192,13 +192,30 @@ def test_sixteen_bit_weights_are_measured_in_float32():
     network = network_of("mlp")[0]
     model = Denoiser(network.bfloat16(), SDES["vp"])
     exact = precise(model)
-    assert state_dtype(exact) is torch.float32
-    assert state_dtype(model) is torch.bfloat16
+    assert state_of(exact)[0] is torch.float32
+    assert state_of(model)[0] is torch.bfloat16
     assert precise(exact) is exact
     x, t = torch.randn(B, 3), times(0.1, 0.2, 0.3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = time_derivative(exact, x, t, ("noise",))["noise"].total
     assert torch.equal(inside, time_derivative(exact, x, t, ("noise",))["noise"].total)
+
+
+def test_a_guided_network_in_sixteen_bits():
+    network = network_of("mlp", classes=2)[0].bfloat16()
+    guided = Denoiser(network, SDES["vp"]).given(label=1, guidance=2.0)
+    exact = precise(guided)
+    assert [state_of(m)[0] for m in (guided, exact)] == [torch.bfloat16, torch.float32]
+    assert precise(exact) is exact
+    x, t, h = torch.randn(B, 3), times(0.1, 0.2, 0.3), 1e-4
+    slope = time_derivative(exact, x, t, ("noise",))["noise"].total
+    quotient = (exact.noise(x, t + h) - exact.noise(x, t - h)) / (2 * h)
+    # Over 1e-3 it bends: (h / 1e-3)^2 = 1e-2; float32 over h is 1e-3.
+    assert (slope - quotient).norm() < 0.03 * slope.norm()
+    plain, told = (
+        time_derivative(exact.of, x, t, ("noise",), torch.full((B,), n))["noise"] for n in (2, 1)
+    )
+    torch.testing.assert_close(slope, 2 * told.total - plain.total)
 
 
 def test_a_network_without_forward_derivative_is_refused_with_a_remedy():

@@ -6,12 +6,12 @@ import torch
 
 from sdeflow import ETSDM, Denoiser, Told, make_network, make_oracle, make_sde
 from sdeflow.instruments.lipschitz import (
-    draw_data,
     lipschitz_study,
     singular_exponent,
     time_grid,
 )
 from sdeflow.instruments.power_law import fit_exponent
+from sdeflow.instruments.probe import draw_data
 from sdeflow.instruments.space import curvature, largest_singular_value
 from sdeflow.oracle import FiniteData, Gaussian, LabelledOracle, Mixture
 
