@@ -13,7 +13,7 @@ from sdeflow.cli import cli
 from sdeflow.cli.options import common, emit, plain
 from sdeflow.config import TrainConfig, options
 
-COMMANDS = ["train", "sample", "solvers", "runs", "steps"]
+COMMANDS = ["train", "sample", "solvers", "runs", "steps", "lipschitz"]
 SLOW_LIBRARIES = ["torch", "wandb", "sklearn", "matplotlib", "scipy", "accelerate", "numpy"]
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sdeflow import ETSDM, Denoiser, NoTime, Sigma, SmoothTime, Time, Told, make_network, make_sde
 from sdeflow.conditioning import EDM, LogSNR
@@ -57,6 +58,20 @@ def test_dual_numbers_equal_float64_forward_mode(kind, also_x, device):
     # 1e-5 is what is promised; a float32 network of some twenty layers comes to 1e-6.
     assert torch.allclose(out.value.cpu().double(), value, rtol=0, atol=1e-5 * value.abs().max())
     assert (out.tangent.cpu() - moved).norm() <= 1e-5 * moved.norm()
+
+
+@pytest.mark.parametrize(("kind", "most"), [("tiny", 2.0), ("small", 2.0), ("base", 2.1)])
+def test_dual_numbers_apply_every_layer_once(kind, most):
+    network = make_network("unet", kind, data_shape=(1, 16, 16)).eval()
+    x, c = torch.randn(2, 1, 16, 16), torch.rand(2).double()
+    counts = []
+    for told in (c, Dual.of(c, torch.ones_like(c))):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(x, told)
+        counts.append(counter.get_total_flops())
+    # Twice the batch through every convolution after the first use of c; attention's products
+    # are three times the work, and a small part of it.
+    assert 1.5 < counts[1] / counts[0] <= most
 
 
 def test_dual_numbers_go_through_the_fused_attention():
