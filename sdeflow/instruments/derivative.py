@@ -9,9 +9,10 @@ the rest is the process. For VP and a model that predicts what is asked for, it 
 
 Coefficients and c are differentiated in float64 on the host. The networks of `sdeflow.networks`
 are differentiated with dual numbers (`sdeflow.instruments.dual`), every other module with
-`torch.func.jvp`. Measured on one core of a CPU, batches of 8 and 64, in forward passes of the
-same U-Net: 2.1 to 2.3 by dual numbers, 3.8 to 5.8 by `torch.func.jvp`; relative error 1e-6 in
-float32.
+`torch.func.jvp`. Measured for our U-Nets from tiny to base on one busy core of a CPU, in forward
+passes of the same batch: 2.1 to 2.7 for the noise against 3.4 to 7.1 by `torch.func.jvp`, the
+larger numbers for 8 images of 8x8 pixels. The other three predictions add some 5 ms, whatever the
+batch. Relative error 1e-6 in float32.
 """
 
 from __future__ import annotations
@@ -190,6 +191,9 @@ def _of_denoiser(
     whole = told if dx is None else _of_network(model.network, fed, dx, c, dc, label)[1]
     found = {}
     for name in wanted:
+        if name == model.prediction and model.sde.variance_preserving:
+            found[name] = TimeDerivative(out, whole, told)
+            continue
         (a, b), (da, db) = push(_coefficients(model, name), (t,), (torch.ones_like(t),))
         a, b, da, db = (like(k, x) for k in (a, b, da, db))
         through = b * told
