@@ -189,6 +189,7 @@ def _find(
 ) -> Measured:
     """The model that was asked for."""
     from sdeflow.data import load_data
+    from sdeflow.report import describe
 
     if oracle is not None:
         only_with(ctx, FOREIGN, "belongs to --model: an oracle brings its own")
@@ -209,7 +210,7 @@ def _find(
     data = load_data(config.data, config.data_dir, config.image_size)
     return Measured(
         loaded.denoiser,
-        f"{loaded.path.name}, {loaded.step} steps",
+        f"{loaded.path.name}, {loaded.step} steps: {describe(config)}",
         {"run": str(loaded.path)},
         loaded.path / "lipschitz",
         config.t_min,
