@@ -55,6 +55,12 @@ SPACES = ("pixels", "classifier", "inception")
 @click.option("--t-min", type=float, default=1e-3, help="Time at which to stop. [default: 0.001]")
 @click.option("--t-max", type=float, help="Time at which to start. [default: as in `sample`]")
 @click.option(
+    "--final",
+    default="none",
+    type=click.Choice(["none", "denoise", "zero"]),
+    help="As in `sample`. [default: none]",
+)
+@click.option(
     "--guidance",
     type=float,
     default=1.0,
@@ -290,7 +296,7 @@ def _draw(
 
     names = (
         "count", "solver", "steps", "rtol", "atol", "chart", "grid", "eta", "t_min", "t_max",
-        "guidance", "batch_size",
+        "final", "guidance", "batch_size",
     )  # fmt: skip
     label = None
     if run.config.class_condition and data.heldout_labels is not None:

@@ -2,6 +2,10 @@ r"""Features that know the data: the last hidden layer of a small classifier.
 
     x -> phi(x) in R^64 -> W phi(x) + b -> softmax,   trained on min E[-log softmax_y]
 
+The classifier knows the training set: in its features training data lie a little closer to their
+class than held-out data do (density 1.10 against held-out digits, 0.98 in pixels), so that a floor
+made of training data is a little higher than one of fresh data would be.
+
 Trained once on the labelled training set, with a seed of its own, and kept in a cache under a key:
 the SHA-256 of the data, their labels and the source of this module. What is read back is verified:
 weights and record each by checksum, and the record by its key.

@@ -9,7 +9,9 @@ parts F of training data, every metric S is the mean over parts of S(part, B):
                              starting noise in every set
 
 All parts hold the same number of samples, since some metrics are biased by an amount that
-depends on it.
+depends on it. Measured on Gaussians in the plane (80 samples, 100 trials), 95 % intervals contain
+the mean of their metric in 92 to 100 % of cases; where the two laws are the same they are about
+1.5 times as wide as they need be.
 """
 
 from __future__ import annotations

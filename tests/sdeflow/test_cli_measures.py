@@ -204,6 +204,7 @@ def refused(*args, says, below):
         (["plain", "--neighbours", "0"], "neighbours = 0"),
         (["plain", "--t-min", "0"], "t_min"),
         (["plain", "--batch-size", "0"], "batch"),
+        (["plain", "--final", "sharpen"], "--final"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
