@@ -60,6 +60,8 @@ CLOCKS = (
     "log-linear",
 )
 
+_KNEE = 0.03
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -84,7 +86,7 @@ class Chart:
     scale: str = "x"
     clock: str = "time"
     variance: float = 0.4
-    knee: float = 0.03
+    knee: float = _KNEE
     elbow: float = 10.0
 
     def __post_init__(self) -> None:
@@ -92,11 +94,14 @@ class Chart:
             raise ValueError(f"scale={self.scale!r}: choose one of {', '.join(SCALES)}")
         if self.clock not in CLOCKS:
             raise ValueError(f"clock={self.clock!r}: choose one of {', '.join(CLOCKS)}")
+        if not 0 < self.knee < 1:
+            raise ValueError(f"knee={self.knee}: must be inside (0, 1), for example 0.03")
 
     @property
     def name(self) -> str:
         """SCALE/CLOCK as the command line writes it, for example x/alpha/log-snr."""
-        return f"{self.scale}/{self.clock}"
+        knee = "" if self.knee == _KNEE else f":{self.knee:g}"
+        return f"{self.scale}/{self.clock}{knee}"
 
     def tau(self, t: Tensor) -> Tensor:
         """The clock at times t."""
@@ -259,12 +264,22 @@ def parse_chart(text: str, sde: SDE) -> Chart:
     """A chart from SCALE/CLOCK: x/log-snr, x/alpha/noise-ratio, x/sigma/log-snr.
 
     Raises:
+    The clocks banded and log-linear may bring their knee: x/std/log-linear:0.3.
+
         ValueError: not of that form, or an unknown scale or clock.
     """
     scale, _, clock = text.rpartition("/")
+    text, _, knee = text.partition(":")
     if not scale:
+    if knee and clock not in ("banded", "log-linear"):
+        raise ValueError(f"chart={text}:{knee}: only banded and log-linear have a knee; drop it")
         raise ValueError(
             f"chart={text!r}: write SCALE/CLOCK, with SCALE one of {', '.join(SCALES)} and CLOCK "
             f"one of {', '.join(CLOCKS)}; for example x/alpha/log-snr"
         )
-    return Chart(sde, scale, clock)
+    try:
+        return Chart(sde, scale, clock, knee=float(knee) if knee else _KNEE)
+    except ValueError as error:
+        if "could not convert" not in str(error):
+            raise
+        raise ValueError(f"chart={text}:{knee}: the knee is a number, such as 0.3") from None

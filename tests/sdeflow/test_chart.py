@@ -68,3 +68,18 @@ def test_names_and_errors() -> None:
     with pytest.raises(ValueError, match="infinite at t = 1"):
         Chart(sde, "x", "log-snr").check(1e-3, 1.0)
     Chart(sde, "x/sigma", "signal-ratio").check(1e-3, 1.0)
+
+
+def test_knee() -> None:
+    sde = make_sde("vp")
+    chart = parse_chart("x/std/log-linear:0.33", sde)
+    assert chart.knee == 0.33
+    assert chart.name == "x/std/log-linear:0.33"
+    assert parse_chart("x/std/banded", sde).name == "x/std/banded"
+    for text, words in [
+        ("x/log-snr:1", "drop it"),
+        ("x/banded:a", "a number"),
+        ("x/banded:2", "inside"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            parse_chart(text, sde)
