@@ -220,7 +220,7 @@ class Chart:
         Raises:
             ValueError: the scale is x, whose flow has two terms.
         """
-        self._refuse_two_terms()
+        self.refuse_two_terms()
         if self.scale == "x/std":
             root = math.sqrt(self.variance)
             return torch.atan2(self.sde.sigma(t), root * self.sde.alpha(t)) / root
@@ -229,11 +229,12 @@ class Chart:
 
     def measure_rate(self, t: Tensor) -> Tensor:
         """d mu / d tau."""
-        self._refuse_two_terms()
+        self.refuse_two_terms()
         rate = 1 / (self.weight(t) ** 2 * self.rate(t))
         return -rate if self.scale == "x/sigma" else rate
 
-    def _refuse_two_terms(self) -> None:
+    def refuse_two_terms(self) -> None:
+        """Refuse the scale x, whose flow is not N d mu (ValueError)."""
         if self.scale == "x":
             raise ValueError(
                 "scale='x': the flow of x is no single prediction against a measure; "
@@ -263,16 +264,16 @@ def _softplus(z: Tensor) -> Tensor:
 def parse_chart(text: str, sde: SDE) -> Chart:
     """A chart from SCALE/CLOCK: x/log-snr, x/alpha/noise-ratio, x/sigma/log-snr.
 
-    Raises:
     The clocks banded and log-linear may bring their knee: x/std/log-linear:0.3.
 
+    Raises:
         ValueError: not of that form, or an unknown scale or clock.
     """
-    scale, _, clock = text.rpartition("/")
     text, _, knee = text.partition(":")
-    if not scale:
+    scale, _, clock = text.rpartition("/")
     if knee and clock not in ("banded", "log-linear"):
         raise ValueError(f"chart={text}:{knee}: only banded and log-linear have a knee; drop it")
+    if not scale:
         raise ValueError(
             f"chart={text!r}: write SCALE/CLOCK, with SCALE one of {', '.join(SCALES)} and CLOCK "
             f"one of {', '.join(CLOCKS)}; for example x/alpha/log-snr"

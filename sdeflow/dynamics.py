@@ -156,16 +156,6 @@ class ProbabilityFlow(_InChart):
         t = self.time(tau)
         return self._prediction(self.from_chart(u, t), t, label)
 
-    def measure(self, tau: np.ndarray) -> np.ndarray:
-        """mu at solver times tau, any shape."""
-        mu: np.ndarray = self.chart.measure(self._times(tau)).numpy()
-        return mu
-
-    def density(self, tau: np.ndarray) -> np.ndarray:
-        """d mu / d tau at solver times tau, any shape."""
-        rate: np.ndarray = self.chart.measure_rate(self._times(tau)).numpy()
-        return rate
-
 
 class ReverseSDE(_InChart):
     """The reverse-time SDE of a denoiser in a chart: drift and diffusion for `solvers.sdeint`.
