@@ -15,9 +15,10 @@ from .adams import Adams, adams_weights
 from .brownian import Brownian, BrownianPath
 from .controller import PI, PID, Controller, ErrorNorm, I
 from .log import Status, StepLog
+from .multistep import Multistep
 from .noise import NoiseSource, sample_seeds
 from .ode import odeint
-from .registry import Measure, MethodInfo, methods
+from .registry import Gauge, Measure, MethodInfo, methods
 from .sde import sdeint
 from .solution import Solution, SolverError
 
@@ -29,9 +30,11 @@ __all__ = [
     "BrownianPath",
     "Controller",
     "ErrorNorm",
+    "Gauge",
     "I",
     "Measure",
     "MethodInfo",
+    "Multistep",
     "NoiseSource",
     "Solution",
     "SolverError",

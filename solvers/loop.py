@@ -187,10 +187,10 @@ def adaptive(
             step = s1 - s
             if sign > 0:
                 t, dt_signed = s, step
-                span = Span(s, s1, step, seen, seen1)
+                span = Span(s, s1, step, seen, seen1, hit)
             else:
                 t, dt_signed = -s, -step
-                span = Span(t, -s1, dt_signed, -seen, -seen1)
+                span = Span(t, -s1, dt_signed, -seen, -seen1, hit)
             attempt = stepper.step(span, y)
             assert attempt.error is not None
             error = attempt.error
@@ -202,7 +202,10 @@ def adaptive(
             log.record(sample, t, dt_signed, error, accepted, begun + spent, attempt.order)
             begun = 0
             planned = dt
-            dt = step * controller.factors(error, accepted, history, attempt.local_order)
+            ruling = error if attempt.control is None else attempt.control
+            dt = step * controller.factors(ruling, accepted, history, attempt.local_order)
+            if attempt.longest is not None:
+                dt = np.minimum(dt, attempt.longest)
             if recorder is not None:
                 rows = np.flatnonzero(accepted)
                 recorder.step(sample, s, s1, attempt.y, attempt.dense, rows)
@@ -318,7 +321,9 @@ def lockstep(
             sample = sample[:0]
             break
         seen1 = before.get(s1, s1)
-        attempt = stepper.step(Span(sign * s, sign * s1, dt, sign * seen, sign * seen1), y)
+        closing = s1 in before
+        span = Span(sign * s, sign * s1, dt, sign * seen, sign * seen1, closing)
+        attempt = stepper.step(span, y)
         spent = counter.spent()
         assert isinstance(spent, int)
         used += spent

@@ -12,7 +12,26 @@ from torch import Tensor
 from .controller import Array, ErrorNorm
 from .stepper import Evaluator, Stepper
 
-__all__ = ["MethodInfo", "Problem", "find", "methods", "register"]
+__all__ = ["Gauge", "Measure", "MethodInfo", "Problem", "find", "methods", "register"]
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A second form of `du = N dmu`: `dv = M dnu` for `v = g u`, with `M = p N + q u`.
+
+    The two agree where `g dmu = p dnu` and `dg = q dnu`. All functions are (n,) -> (n,), float64.
+
+    Attributes:
+        scale: `g(t)`, positive.
+        field: `p(t)`.
+        state: `q(t)`.
+        density: `dnu/dt`.
+    """
+
+    scale: Callable[[Array], Array]
+    field: Callable[[Array], Array]
+    state: Callable[[Array], Array]
+    density: Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -22,10 +41,18 @@ class Measure:
     Attributes:
         mu: `mu(t)`, (n,) -> (n,), float64.
         density: `dmu/dt` at t, (n,) -> (n,), float64.
+        clock: `c(t)`, (n,) -> (n,): the monotone variable in which methods that can interpolate
+            N by polynomials; t itself by default.
+        gauge: a second form of the equation, for methods that can choose; None for none.
+        longest: `dt(t)`, (n,) -> (n,) > 0: the longest step that methods with control of their
+            own steps take from t, and the first that they try; None for no limit.
     """
 
     mu: Callable[[Array], Array]
     density: Callable[[Array], Array]
+    clock: Callable[[Array], Array] = lambda t: t
+    gauge: Gauge | None = None
+    longest: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True)

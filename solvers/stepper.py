@@ -44,6 +44,8 @@ class Span:
         dt: `t1 - t0`, signed.
         start, stop: the ends as the field may see them: next to a break point they are the
             neighbouring floats inside the span, so that no evaluation falls on its other side.
+        closing: samples whose step ends at a break point or the end, (n,), or True or False for
+            all: what is evaluated there is of no use to the step behind.
     """
 
     t0: Time
@@ -51,6 +53,7 @@ class Span:
     dt: Time
     start: Time
     stop: Time
+    closing: Mask | bool = False
 
     def at(self, c: float) -> Time:
         """The time at the fraction `c` of the step; never outside [start, stop]."""
@@ -77,6 +80,8 @@ class Attempt:
         order: order of the formula, for the log.
         local_order: how the error scales with the step, `error ~ dt ** local_order`, for control;
             a number, or one per sample.
+        control: ratios (n,) that the next steps are to be chosen by, where these are not `error`.
+        longest: the longest next steps (n,), unsigned; None for no limit.
         dense: gives the coefficients (p + 1, n, ...) of the polynomial in theta that interpolates
             the step, by increasing power; None where there is none.
     """
@@ -86,6 +91,8 @@ class Attempt:
     order: int | NDArray[np.int64]
     local_order: float | Array
     dense: Callable[[], Tensor] | None = None
+    control: Array | None = None
+    longest: Array | None = None
 
 
 class Stepper(Protocol):

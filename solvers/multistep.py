@@ -1,0 +1,417 @@
+r"""Adams methods of variable step and order, per sample, at one evaluation per step.
+
+The equation is `du = N dmu`: N the field, mu a function of time with a known density (time itself
+by default). Through its last values at the nodes c_0, c_1, ... of a monotone clock c(t), newest
+first, N is a polynomial in Newton's form, with divided differences D_j = N[c_0, ..., c_j]:
+
+    N ~ sum_j D_j omega_j(c),     omega_j(c) = prod_{i<j} (c - c_i)
+
+A step of order k integrates it against the measure, by Gauss-Legendre quadrature to rounding:
+
+    predict     u_p = u_0 + sum_{j<k} W_j D_j,      W_j = int_{t_0}^{t_1} omega_j dmu
+    evaluate    N(t_1, u_p): the one evaluation, which also makes the new differences
+                E_0 = N,  E_{j+1} = (E_j - D_j) / (c(t_1) - c_j)
+    correct     u_1 = u_p + W_k E_k
+    error       |W_j E_j| is what order j would have missed, for j = 1 ... K
+
+and the step's value is kept as the next node (PEC). The last formula prices every order, so the
+order moves by one towards the longest step. The corrected state is better than the predicted one
+whose error is measured: on smooth problems ten times and more, about as good where N turns within
+a step. A step is accepted up to `ALLOWANCE` times the tolerance, and steps are aimed at the
+tolerance itself or below, so that few are lost.
+
+**Two forms.** With v = g u the same equation reads dv = M dnu, M = p N + q u (`Gauge`). Both are
+exact, but N may be smooth where M is not, and the other way about. Both are carried; each sample
+uses the form whose predictions were better lately. This costs no evaluation.
+
+**Closing steps.** What is evaluated at the end, or in front of a break point, serves that step
+alone. Where the differences at hand predict an error below the tolerance, it is left out.
+
+The formulas are those of Krogh (1973) and Shampine and Gordon (1975), with `dmu` and c(t) in the
+place of time. With one node this is DDIM in the charts of `sdeflow`; with fixed orders it contains
+the exact forms of DEIS, DPM-Solver++(2M) and UniPC (see `adams`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .controller import Array, column, first_step, rms
+from .dense import hermite
+from .registry import Measure, MethodInfo, Problem, register
+from .stepper import Attempt, Mask, Rows, Span, Stepper, Time, index, select
+
+__all__ = ["ALLOWANCE", "ORDER", "Multistep", "newton_integrals"]
+
+ORDER = 4
+"""The highest order of the predictor; the corrector's is one more."""
+ALLOWANCE = 6.0
+"""A step is accepted while its estimate is below this multiple of the tolerance."""
+
+# Another order is taken if it promises steps longer by this factor, another form if its errors
+# were smaller by that one, in a mean with half its weight on the last step.
+_ORDER_GAIN = 1.1
+_FORM_GAIN = 1.5
+_MEMORY = 0.5
+_SMALL = 1e-8  # the smallest error that is told from 0
+_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_POINTS, _WEIGHTS = 0.5 * (1 + _POINTS), 0.5 * _WEIGHTS
+
+
+def newton_integrals(
+    clock: Callable[[Array], Array],
+    densities: list[Callable[[Array], Array]],
+    start: Array,
+    stop: Array,
+    nodes: Array,
+) -> Array:
+    """Integrals of Newton's polynomials against measures, `W_j = int omega_j dmu`.
+
+    Args:
+        clock: c(t).
+        densities: dmu/dt of F measures.
+        start: where the integrals begin, (n,).
+        stop: where they end, (n,).
+        nodes: c_0, ..., c_{k-1}, (k, n).
+
+    Returns:
+        (k + 1, F, n) float64. Every number depends on its own sample only, to the last bit.
+    """
+    dt = stop - start
+    t = start + dt * _POINTS[:, None]  # (Q, n)
+    c = clock(t)
+    omega = np.empty((len(t), len(nodes) + 1, len(densities), len(start)))
+    for form, density in enumerate(densities):
+        np.multiply(density(t), _WEIGHTS[:, None] * dt, out=omega[:, 0, form])
+    for j, node in enumerate(nodes):
+        np.multiply(omega[:, j], (c - node)[:, None], out=omega[:, j + 1])
+    integrals: Array = np.add.reduce(omega, axis=0)
+    return integrals
+
+
+@dataclass
+class _Memory:
+    """What is known of every active sample; n samples, K the highest order, F forms.
+
+    Attributes:
+        nodes: clock at the last K nodes, newest first, (K, n).
+        differences: divided differences D_0 ... D_K of both forms, (K + 1, n, F, ...).
+        count: nodes that hold something, (n,), at most K + 1.
+        order: of the next predictor, (n,).
+        form: of the next step, (n,).
+        fame: mean logarithms of the errors of both forms, (F, n).
+        size: ratios to the tolerance of D_1 ... D_K per unit of weight, (K, F, n).
+    """
+
+    nodes: Array
+    differences: Tensor
+    count: NDArray[np.int64]
+    order: NDArray[np.int64]
+    form: NDArray[np.int64]
+    fame: Array
+    size: Array
+
+    def merge(self, old: _Memory, mask: Mask) -> _Memory:
+        """This memory where the mask (n,) is set, `old` elsewhere."""
+        chosen = torch.from_numpy(mask).to(self.differences.device)
+        chosen = chosen.view((1, -1) + (1,) * (self.differences.ndim - 2))
+        return _Memory(
+            np.where(mask, self.nodes, old.nodes),
+            torch.where(chosen, self.differences, old.differences),
+            np.where(mask, self.count, old.count),
+            np.where(mask, self.order, old.order),
+            np.where(mask, self.form, old.form),
+            np.where(mask, self.fame, old.fame),
+            np.where(mask, self.size, old.size),
+        )
+
+    def select(self, rows: Rows) -> _Memory:
+        """The samples `rows` only."""
+        return _Memory(
+            self.nodes[:, rows],
+            self.differences.index_select(1, index(rows, self.differences)),
+            self.count[rows],
+            self.order[rows],
+            self.form[rows],
+            self.fame[:, rows],
+            self.size[:, :, rows],
+        )
+
+
+class Multistep:
+    """The stepper of `adams`.
+
+    Args:
+        problem: with a norm to be controlled by; without one every step has the highest order
+            that its history allows.
+        order: highest order K of the predictor.
+    """
+
+    def __init__(self, problem: Problem, order: int = ORDER) -> None:
+        self.field, self.norm, self.dense = problem.field, problem.norm, problem.dense
+        measure = problem.measure or Measure(lambda t: t, np.ones_like)
+        self.measure, self.gauge = measure, measure.gauge
+        self._densities = [measure.density]
+        if self.gauge is not None:
+            self._densities.append(self.gauge.density)
+        self._highest = order
+        self._js = np.arange(1, order + 1)[:, None]
+        forms, shape = len(self._densities), tuple(problem.y0.shape[1:])
+        batch = len(problem.y0)
+        self._now = _Memory(
+            np.zeros((order, batch)),
+            problem.y0.new_zeros((order + 1, batch, forms, *shape)),
+            np.zeros(batch, np.int64),
+            np.ones(batch, np.int64),
+            np.zeros(batch, np.int64),
+            np.zeros((forms, batch)),
+            np.zeros((order, forms, batch)),
+        )
+        self._next: _Memory | None = None
+
+    def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
+        """The longest steps that the measure allows, or steps chosen by the field's change."""
+        if not suggest:
+            return None
+        assert self.norm is not None
+        assert isinstance(t, np.ndarray)
+        assert isinstance(limit, np.ndarray)
+        if self.measure.longest is not None:
+            return np.minimum(self.measure.longest(t), np.abs(limit))
+        density = self.measure.density
+        self._begin(np.arange(len(y)), t, y)
+        slope = self._now.differences[0, :, 0] * column(density(t), y)
+
+        def rate(time: Array, state: Tensor) -> Tensor:
+            return self.field(time, state) * column(density(time), state)
+
+        return first_step(self.norm, 2, t, limit, y, slope, rate)
+
+    def cost(self) -> int:
+        """One evaluation, one more where a sample begins anew."""
+        return 1 if self._now.count.all() else 2
+
+    def step(self, span: Span, y: Tensor) -> Attempt:
+        """Predict, evaluate, correct; estimate the error and choose the next order and form."""
+        now, n = self._now, len(y)
+        start, stop = _each(span.start, n), _each(span.stop, n)
+        if not now.count.all():
+            rows = np.flatnonzero(now.count == 0)
+            self._begin(rows, start[rows], y.index_select(0, index(rows, y)))
+        everyone = np.arange(n)
+        integrals = newton_integrals(
+            self.measure.clock, self._densities, start, stop, now.nodes
+        )  # (K + 1, F, n)
+        ratio = None
+        if self.gauge is not None:
+            scale = self.gauge.scale(stop)
+            ratio = self.gauge.scale(start) / scale
+            integrals[:, 1] /= scale
+        guess = self._predict(y, ratio, integrals)
+        last = integrals[now.order, now.form, everyone]  # W_k
+        weight = None
+        skipped: Mask | None = None
+        estimate = np.zeros(n)
+        if self.norm is not None and self.norm.weight is not None:
+            weight = self.norm.weight(stop)
+        closing = np.broadcast_to(span.closing, (n,))
+        if closing.any() and not self.dense:
+            skipped = closing
+            if self.norm is not None:
+                known = np.abs(last) * now.size[now.order - 1, now.form, everyone]
+                estimate = known if weight is None else known * weight
+                skipped = skipped & (now.count > now.order) & (estimate <= 1)
+            last = np.where(skipped, 0.0, last)
+        slope = self._evaluate(stop, guess, skipped)
+        clock = self.measure.clock(stop)
+        new = self._differences(slope, guess, stop, clock)
+        flat_rows = index((now.order * n + everyone) * new.shape[2] + now.form, y)
+        y1 = torch.addcmul(guess, new.flatten(0, 2).index_select(0, flat_rows), column(last, y))
+        nodes = np.concatenate([clock[None], now.nodes[:-1]])
+        count = np.minimum(now.count + 1, self._highest + 1)
+        dense = None
+        if self.dense:
+            dt = stop - start
+            slopes = (now.differences[0, :, 0], new[0, :, 0])
+            dense = partial(self._polynomial, y, y1, start, stop, dt, slopes)
+        if self.norm is None:
+            grown = np.minimum(count, self._highest)
+            self._next = _Memory(nodes, new, count, grown, now.form, now.fame, now.size)
+            return Attempt(y1, None, now.order, now.order, dense)
+        size = self._sizes(new, y, y1, start, stop)
+        errors = np.abs(integrals[1:]) * size  # (K, F, n)
+        if weight is not None:
+            errors *= weight
+        own = errors[now.order - 1, now.form, everyone]
+        if skipped is not None:
+            own = np.where(skipped, estimate, own)
+        fame, form = self._choose_form(errors[now.order - 1, :, everyone].T)
+        order, ruling = self._choose_order(errors[:, form, everyone], count)
+        accepted = own <= ALLOWANCE
+        rules = np.where(accepted, ruling, now.order)
+        aim = np.where(accepted, errors[rules - 1, form, everyone], own)
+        self._next = _Memory(nodes, new, count, order, form, fame, size)
+        longest = None if self.measure.longest is None else self.measure.longest(stop)
+        return Attempt(
+            y1, own / ALLOWANCE, now.order, rules + 1.0, dense, control=aim, longest=longest
+        )
+
+    def accept(self, mask: Mask | None) -> None:
+        """The new value becomes a node."""
+        assert self._next is not None
+        self._now = self._next if mask is None else self._next.merge(self._now, mask)
+        self._next = None
+
+    def restart(self, rows: Rows) -> None:
+        """Nothing before the break point is remembered."""
+        for values, blank in (
+            (self._now.count, 0),
+            (self._now.order, 1),
+            (self._now.form, 0),
+        ):
+            values[rows] = blank
+        self._now.fame[:, rows] = 0.0
+
+    def select(self, rows: Rows) -> None:
+        """Keep only the samples `rows`."""
+        self._now = self._now.select(rows)
+
+    def _begin(self, rows: Rows, t: Array, y: Tensor) -> None:
+        """The first node of these samples."""
+        now, where = self._now, index(rows, y)
+        slope = self.field.at(rows, t, y)
+        now.differences[0, where, 0] = slope
+        if self.gauge is not None:
+            p, q = column(self.gauge.field(t), y), column(self.gauge.state(t), y)
+            now.differences[0, where, 1] = slope * p + y * q
+        now.nodes[0, rows] = self.measure.clock(t)
+        now.count[rows] = 1
+
+    def _predict(self, y: Tensor, ratio: Array | None, integrals: Array) -> Tensor:
+        """u_p, (n, ...)."""
+        now = self._now
+        top = int(now.order.max())
+        used = np.where(self._js[:top, None] <= now.order, integrals[:top], 0.0)
+        weights = _columns(used.transpose(0, 2, 1), y)  # (top, n, F, 1, ...)
+        states = y.unsqueeze(1)
+        if ratio is not None:
+            factors = np.stack([np.ones_like(ratio), ratio], 1)
+            states = states * _columns(factors, y)
+        for j in range(top):
+            states = torch.addcmul(states, now.differences[j], weights[j])
+        if ratio is None:
+            return states.squeeze(1)
+        return select(now.form == 1, states[:, 1], states[:, 0])
+
+    def _evaluate(self, stop: Array, guess: Tensor, skipped: Mask | None) -> Tensor:
+        """N at the predicted states; 0 where that is left out."""
+        if skipped is None or not skipped.any():
+            return self.field(stop, guess)
+        slope = torch.zeros_like(guess)
+        rows = np.flatnonzero(~skipped)
+        if len(rows):
+            where = index(rows, guess)
+            value = self.field.at(rows, stop[rows], guess.index_select(0, where))
+            slope.index_copy_(0, where, value)
+        return slope
+
+    def _differences(self, slope: Tensor, guess: Tensor, stop: Array, clock: Array) -> Tensor:
+        """E_0 ... E_K of both forms, (K + 1, n, F, ...)."""
+        now = self._now
+        new = torch.empty_like(now.differences)
+        new[0, :, 0] = slope
+        if self.gauge is not None:
+            p, q = column(self.gauge.field(stop), slope), column(self.gauge.state(stop), slope)
+            torch.addcmul(slope * p, guess, q, out=new[0, :, 1])
+        held = self._js <= now.count
+        gaps = np.where(held, clock - now.nodes, np.inf)
+        inverse = _columns((1 / gaps)[:, :, None], slope)
+        for j in range(self._highest):
+            torch.sub(new[j], now.differences[j], out=new[j + 1])
+            new[j + 1] *= inverse[j]
+        return new
+
+    def _sizes(self, new: Tensor, y: Tensor, y1: Tensor, start: Array, stop: Array) -> Array:
+        """Ratios to the tolerance of E_1 ... E_K per unit of weight, (K, F, n)."""
+        assert self.norm is not None
+        factor = self.norm.factor(y, y1, start, stop)
+        values = new[1:].to(factor.dtype) * factor.unsqueeze(1)
+        orders, n, forms = values.shape[:3]
+        sizes: Array = rms(values.flatten(0, 2)).reshape(orders, n, forms).transpose(0, 2, 1)
+        return sizes
+
+    def _choose_form(self, errors: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Mean log errors of the forms (F, n), and the form to go on with."""
+        now = self._now
+        if self.gauge is None:
+            return now.fame, now.form
+        fame = _MEMORY * now.fame + (1 - _MEMORY) * np.log(np.fmax(errors, _SMALL))
+        own = np.where(now.form == 1, fame[1], fame[0])
+        other = np.where(now.form == 1, fame[0], fame[1])
+        return fame, np.where(other < own - np.log(_FORM_GAIN), 1 - now.form, now.form)
+
+    def _choose_order(
+        self, errors: Array, count: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The next order, and the order whose error rules the next step."""
+        now, js = self._now, self._js
+        reach = (np.fmax(errors, _SMALL)) ** (-1.0 / (js + 1))
+        allowed = (np.abs(js - now.order) <= 1) & (js <= now.count)
+        reach = np.where(allowed, reach, 0.0)
+        present = reach[now.order - 1, np.arange(len(count))]
+        best = np.where(reach.max(0) > _ORDER_GAIN * present, reach.argmax(0) + 1, now.order)
+        # While the history grows, so does the order.
+        grown = np.minimum(now.order + 1, self._highest)
+        best = np.where(count <= self._highest, grown, best)
+        best = np.maximum(best, np.minimum(2, self._highest))
+        return best, np.minimum(best, now.order)
+
+    def _polynomial(
+        self,
+        y0: Tensor,
+        y1: Tensor,
+        start: Array,
+        stop: Array,
+        dt: Array,
+        slopes: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Between the ends of a step: the cubic through them with their slopes."""
+        density = self.measure.density
+        first = slopes[0] * column(density(start) * dt, y0)
+        return hermite(y0, y1, first, slopes[1] * column(density(stop) * dt, y0))
+
+
+def _each(t: Time, n: int) -> Array:
+    return t if isinstance(t, np.ndarray) else np.full(n, t)
+
+
+def _columns(values: Array, like: Tensor) -> Tensor:
+    """Host numbers (..., n, F) as (..., n, F, 1, ..., 1) with dtype and device of `like`."""
+    out = torch.from_numpy(np.ascontiguousarray(values))
+    out = out.to(like.dtype).to(like.device)
+    return out.view(*out.shape, *(1,) * (like.ndim - 1))
+
+
+def _make(problem: Problem) -> Stepper:
+    return Multistep(problem)
+
+
+register(
+    MethodInfo(
+        "adams",
+        "ode",
+        ORDER + 1,
+        adaptive=True,
+        evaluations=1,
+        measured=True,
+        note="Adams, variable step and order, predictor and corrector, exact weights",
+    ),
+    _make,
+)
