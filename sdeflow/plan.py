@@ -116,7 +116,8 @@ def make_plan(
                 f"controller={controller!r}: {sampler.source} controls the steps of {solver} "
                 "itself; leave it out, or take another solver"
             )
-        controller = CONTROLLERS[controller]()
+        own = sampler.gains if controller == "pi" else None
+        controller = CONTROLLERS[controller]() if own is None else own
     if eta is not None and eta != 0 and sampler.kind == "ode":
         if not sampler.noisy:
             raise ValueError(f"eta={eta}: {solver} is deterministic; use a stochastic solver")

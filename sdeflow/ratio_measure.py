@@ -87,9 +87,7 @@ def _speed(chart: Chart, t: torch.Tensor) -> torch.Tensor:
     return chart.rate(t) * chart.sde.wronskian(t)
 
 
-def chart_measure(
-    chart: Chart, interpolate: str | None = None, falling: bool = True
-) -> Measure:
+def chart_measure(chart: Chart, interpolate: str | None = None, falling: bool = True) -> Measure:
     """The measure of `chart`, and the clock in which its prediction is interpolated.
 
     Of the scale x/std it has the data's form too.

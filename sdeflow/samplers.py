@@ -11,7 +11,7 @@ import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from solvers import methods
+from solvers import PI, PID, methods
 
 __all__ = ["BACKENDS", "DEFAULT_SOLVER", "Sampler", "find_sampler", "samplers", "with_noise"]
 
@@ -37,6 +37,8 @@ class Sampler:
             fall slowly with the step, and its samples need fewer digits.
         eta: noise level by default; 0 where the method is deterministic.
         multistep: whether the method integrates N d mu, and so is given N and the measure.
+        interpolate: clock in which a multistep method interpolates; the chart's own if None.
+        gains: what "pi" control means for it; the controller's own gains if None.
         churn: noise that heun-edm adds on the whole.
         weights: exact or published, for multistep methods.
         noisy: the chain that takes over where the user asks for eta > 0.
@@ -58,6 +60,8 @@ class Sampler:
     weights: Literal["exact", "published"] = "exact"
     source: str = "solvers"
     about: str = ""
+    interpolate: str | None = None
+    gains: PID | None = None
     churn: float = 0.0
     noisy: str = ""
 
@@ -110,6 +114,19 @@ def _chain(name: str, method: str, grid: str, source: str, about: str, **more: f
 
 
 _NAMED = [
+    Sampler(
+        "adams",
+        "adams",
+        "ode",
+        5,
+        adaptive=True,
+        chart="x/std/mixed",
+        multistep=True,
+        interpolate="banded",
+        # Its errors are a predictor's: they may be larger, and say less about the next step.
+        gains=PI(p=0.3, i=0.6, safety=0.85, max_factor=5.0),
+        about="Adams predictor-corrector, order and form as it goes, one evaluation a step",
+    ),
     _flow(
         "ddim",
         "ab-1",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers import Controller, Measure, Solution, SolverError, Status, odeint
+from solvers import Controller, Solution, SolverError, Status, odeint
 from solvers.noise import NoiseSource, sample_seeds
 from solvers.sde import sdeint
 
@@ -26,6 +26,7 @@ from .chart import Chart
 from .denoiser import Predictor
 from .dynamics import ReverseSDE
 from .plan import Plan, make_plan
+from .ratio_measure import chart_measure
 from .samplers import DEFAULT_SOLVER
 from .samples import Samples, add_times, join_logs
 from .stochastic import run_chain
@@ -322,7 +323,8 @@ def _integrate(
             seeds=seeds, **common,
         )  # fmt: skip
     if plan.sampler.multistep:
-        measure = Measure(dynamics.measure, dynamics.density)
+        falling = plan.t_end < plan.t_start
+        measure = chart_measure(plan.chart, plan.sampler.interpolate, falling)
         return odeint(
             watched(dynamics.prediction), u0, dynamics.tau0, dynamics.tau1, measure=measure,
             **common,
