@@ -244,7 +244,7 @@ class Multistep:
         if self.norm is None:
             grown = np.minimum(count, self._highest)
             self._next = _Memory(nodes, new, count, grown, now.form, now.fame, now.size)
-            return Attempt(y1, None, now.order, now.order, dense)
+            return Attempt(y1, None, now.order, now.order.astype(np.float64), dense)
         size = self._sizes(new, y, y1, start, stop)
         errors = np.abs(integrals[1:]) * size  # (K, F, n)
         if weight is not None:
