@@ -56,12 +56,12 @@ ALLOWANCE = 6.0
 """A step is accepted while its estimate is below this multiple of the tolerance."""
 
 # Another order is taken if it promises steps longer by this factor, another form if its errors
-# were smaller by that one, in a mean with half its weight on the last step.
-_ORDER_GAIN = 1.1
-_FORM_GAIN = 1.5
+# were smaller by that one, in a mean with half its weight on the last step (logarithms).
+_ORDER_GAIN = float(np.log(1.1))
+_FORM_GAIN = float(np.log(1.5))
 _MEMORY = 0.5
 _SMALL = 1e-8  # the smallest error that is told from 0
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _POINTS, _WEIGHTS = 0.5 * (1 + _POINTS), 0.5 * _WEIGHTS
 
 
@@ -102,7 +102,9 @@ class _Memory:
 
     Attributes:
         nodes: clock at the last K nodes, newest first, (K, n).
-        differences: divided differences D_0 ... D_K of both forms, (K + 1, n, F, ...).
+        spans: products of the distances from the newest node to the j next, (K + 1, n).
+        differences: divided differences times `spans`, which keeps them at the size of N,
+            j = 0 ... K, (K + 1, n, F, ...).
         count: nodes that hold something, (n,), at most K + 1.
         order: of the next predictor, (n,).
         form: of the next step, (n,).
@@ -111,6 +113,7 @@ class _Memory:
     """
 
     nodes: Array
+    spans: Array
     differences: Tensor
     count: NDArray[np.int64]
     order: NDArray[np.int64]
@@ -124,6 +127,7 @@ class _Memory:
         chosen = chosen.view((1, -1) + (1,) * (self.differences.ndim - 2))
         return _Memory(
             np.where(mask, self.nodes, old.nodes),
+            np.where(mask, self.spans, old.spans),
             torch.where(chosen, self.differences, old.differences),
             np.where(mask, self.count, old.count),
             np.where(mask, self.order, old.order),
@@ -136,6 +140,7 @@ class _Memory:
         """The samples `rows` only."""
         return _Memory(
             self.nodes[:, rows],
+            self.spans[:, rows],
             self.differences.index_select(1, index(rows, self.differences)),
             self.count[rows],
             self.order[rows],
@@ -167,6 +172,7 @@ class Multistep:
         batch = len(problem.y0)
         self._now = _Memory(
             np.zeros((order, batch)),
+            np.ones((order + 1, batch)),
             problem.y0.new_zeros((order + 1, batch, forms, *shape)),
             np.zeros(batch, np.int64),
             np.ones(batch, np.int64),
@@ -175,6 +181,8 @@ class Multistep:
             np.zeros((order, forms, batch)),
         )
         self._next: _Memory | None = None
+        self._everyone = np.arange(batch)
+        self._fresh = True
 
     def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
         """The longest steps that the measure allows, or steps chosen by the field's change."""
@@ -186,7 +194,7 @@ class Multistep:
         if self.measure.longest is not None:
             return np.minimum(self.measure.longest(t), np.abs(limit))
         density = self.measure.density
-        self._begin(np.arange(len(y)), t, y)
+        self._begin(self._everyone, t, y)
         slope = self._now.differences[0, :, 0] * column(density(t), y)
 
         def rate(time: Array, state: Tensor) -> Tensor:
@@ -196,71 +204,79 @@ class Multistep:
 
     def cost(self) -> int:
         """One evaluation, one more where a sample begins anew."""
-        return 1 if self._now.count.all() else 2
+        return 2 if self._fresh else 1
 
     def step(self, span: Span, y: Tensor) -> Attempt:
         """Predict, evaluate, correct; estimate the error and choose the next order and form."""
-        now, n = self._now, len(y)
+        n, everyone = len(y), self._everyone
         start, stop = _each(span.start, n), _each(span.stop, n)
-        if not now.count.all():
-            rows = np.flatnonzero(now.count == 0)
-            self._begin(rows, start[rows], y.index_select(0, index(rows, y)))
-        everyone = np.arange(n)
-        integrals = newton_integrals(
-            self.measure.clock, self._densities, start, stop, now.nodes
-        )  # (K + 1, F, n)
+        if self._fresh:
+            rows = np.flatnonzero(self._now.count == 0)
+            if len(rows):
+                self._begin(rows, start[rows], y.index_select(0, index(rows, y)))
+            self._fresh = False
+        now, measure = self._now, self.measure
+        clock = measure.clock(stop)
+        integrals = newton_integrals(measure.clock, self._densities, start, stop, now.nodes)
         ratio = None
         if self.gauge is not None:
             scale = self.gauge.scale(stop)
             ratio = self.gauge.scale(start) / scale
             integrals[:, 1] /= scale
-        guess = self._predict(y, ratio, integrals)
-        last = integrals[now.order, now.form, everyone]  # W_k
+        # From here on they are for differences times their spans, as these are kept.
+        spans = np.empty_like(now.spans)
+        spans[0] = 1.0
+        np.cumprod(np.where(self._js <= now.count, clock - now.nodes, 1.0), 0, out=spans[1:])
+        known = integrals / now.spans[:, None]
+        integrals /= spans[:, None]
+        guess, old = self._predict(y, ratio, known, spans[:-1] / now.spans[:-1])
+        form = 0 if ratio is None else now.form
+        last = integrals[now.order, form, everyone]  # W_k
         weight = None
-        skipped: Mask | None = None
-        estimate = np.zeros(n)
         if self.norm is not None and self.norm.weight is not None:
             weight = self.norm.weight(stop)
-        closing = np.broadcast_to(span.closing, (n,))
-        if closing.any() and not self.dense:
-            skipped = closing
-            if self.norm is not None:
-                known = np.abs(last) * now.size[now.order - 1, now.form, everyone]
-                estimate = known if weight is None else known * weight
-                skipped = skipped & (now.count > now.order) & (estimate <= 1)
+        skipped, estimate = self._skip(span.closing, known[now.order, form, everyone], weight)
+        if skipped is not None:
             last = np.where(skipped, 0.0, last)
         slope = self._evaluate(stop, guess, skipped)
-        clock = self.measure.clock(stop)
-        new = self._differences(slope, guess, stop, clock)
-        flat_rows = index((now.order * n + everyone) * new.shape[2] + now.form, y)
-        y1 = torch.addcmul(guess, new.flatten(0, 2).index_select(0, flat_rows), column(last, y))
-        nodes = np.concatenate([clock[None], now.nodes[:-1]])
+        new = self._differences(slope, guess, stop, old)
+        y1 = torch.addcmul(guess, self._take(new), column(last, y))
+        nodes = np.empty_like(now.nodes)
+        nodes[0], nodes[1:] = clock, now.nodes[:-1]
         count = np.minimum(now.count + 1, self._highest + 1)
         dense = None
         if self.dense:
-            dt = stop - start
             slopes = (now.differences[0, :, 0], new[0, :, 0])
-            dense = partial(self._polynomial, y, y1, start, stop, dt, slopes)
+            dense = partial(self._polynomial, y, y1, start, stop, slopes)
         if self.norm is None:
-            grown = np.minimum(count, self._highest)
-            self._next = _Memory(nodes, new, count, grown, now.form, now.fame, now.size)
+            order = np.minimum(count, self._highest)
+            self._next = _Memory(nodes, spans, new, count, order, now.form, now.fame, now.size)
             return Attempt(y1, None, now.order, now.order.astype(np.float64), dense)
         size = self._sizes(new, y, y1, start, stop)
         errors = np.abs(integrals[1:]) * size  # (K, F, n)
         if weight is not None:
             errors *= weight
-        own = errors[now.order - 1, now.form, everyone]
+        errors = np.maximum(errors, _SMALL)  # keeps nan
+        own = errors[now.order - 1, form, everyone]
+        fame, now_form = self._choose_form(errors)
+        ruling_errors = errors[:, 0] if ratio is None else errors[:, now_form, everyone]
+        order, ruling = self._choose_order(ruling_errors, count)
+        aim = ruling_errors[ruling - 1, everyone]
         if skipped is not None:
             own = np.where(skipped, estimate, own)
-        fame, form = self._choose_form(errors[now.order - 1, :, everyone].T)
-        order, ruling = self._choose_order(errors[:, form, everyone], count)
-        accepted = own <= ALLOWANCE
-        rules = np.where(accepted, ruling, now.order)
-        aim = np.where(accepted, errors[rules - 1, form, everyone], own)
-        self._next = _Memory(nodes, new, count, order, form, fame, size)
-        longest = None if self.measure.longest is None else self.measure.longest(stop)
+        rejected = ~(own <= ALLOWANCE)
+        if rejected.any():
+            ruling, aim = np.where(rejected, now.order, ruling), np.where(rejected, own, aim)
+        self._next = _Memory(nodes, spans, new, count, order, now_form, fame, size)
+        longest = None if measure.longest is None else measure.longest(stop)
         return Attempt(
-            y1, own / ALLOWANCE, now.order, rules + 1.0, dense, control=aim, longest=longest
+            y1,
+            own / ALLOWANCE,
+            now.order,
+            (ruling + 1).astype(np.float64),
+            dense,
+            control=aim,
+            longest=longest,
         )
 
     def accept(self, mask: Mask | None) -> None:
@@ -271,17 +287,18 @@ class Multistep:
 
     def restart(self, rows: Rows) -> None:
         """Nothing before the break point is remembered."""
-        for values, blank in (
-            (self._now.count, 0),
-            (self._now.order, 1),
-            (self._now.form, 0),
-        ):
-            values[rows] = blank
-        self._now.fame[:, rows] = 0.0
+        now = self._now
+        # Copies, for some may be shared with what came before.
+        now.count, now.order, now.form = now.count.copy(), now.order.copy(), now.form.copy()
+        now.fame = now.fame.copy()
+        now.count[rows], now.order[rows], now.form[rows] = 0, 1, 0
+        now.fame[:, rows] = 0.0
+        self._fresh = True
 
     def select(self, rows: Rows) -> None:
         """Keep only the samples `rows`."""
         self._now = self._now.select(rows)
+        self._everyone = np.arange(len(rows))
 
     def _begin(self, rows: Rows, t: Array, y: Tensor) -> None:
         """The first node of these samples."""
@@ -292,27 +309,55 @@ class Multistep:
             p, q = column(self.gauge.field(t), y), column(self.gauge.state(t), y)
             now.differences[0, where, 1] = slope * p + y * q
         now.nodes[0, rows] = self.measure.clock(t)
+        now.spans[:, rows] = 1.0
         now.count[rows] = 1
 
-    def _predict(self, y: Tensor, ratio: Array | None, integrals: Array) -> Tensor:
-        """u_p, (n, ...)."""
-        now = self._now
-        top = int(now.order.max())
-        used = np.where(self._js[:top, None] <= now.order, integrals[:top], 0.0)
-        weights = _columns(used.transpose(0, 2, 1), y)  # (top, n, F, 1, ...)
-        states = y.unsqueeze(1)
+    def _predict(
+        self, y: Tensor, ratio: Array | None, weights: Array, growth: Array
+    ) -> tuple[Tensor, Tensor]:
+        """u_p, (n, ...), and the kept differences times `growth`, (K, n, F, ...)."""
+        now, k = self._now, self._highest
+        forms = weights.shape[1]
+        table = np.empty((2 * k + 1, len(growth[0]), forms))
+        used = np.where(self._js[:, None] <= now.order, weights[:-1], 0.0)
+        table[:k] = used.transpose(0, 2, 1)
+        table[k:-1] = growth[:, :, None]
+        table[-1] = 1.0
         if ratio is not None:
-            factors = np.stack([np.ones_like(ratio), ratio], 1)
-            states = states * _columns(factors, y)
-        for j in range(top):
-            states = torch.addcmul(states, now.differences[j], weights[j])
+            table[-1, :, 1] = ratio
+        coefficients = _columns(table, y)
+        rows = now.differences.unbind(0)
+        states = y.unsqueeze(1)
+        factors = coefficients.unbind(0)
+        if ratio is not None:
+            states = states * factors[-1]
+        for j in range(int(now.order.max())):
+            states = torch.addcmul(states, rows[j], factors[j])
+        old = now.differences[:-1] * coefficients[k:-1]
         if ratio is None:
-            return states.squeeze(1)
-        return select(now.form == 1, states[:, 1], states[:, 0])
+            return states.squeeze(1), old
+        return select(now.form == 1, states[:, 1], states[:, 0]), old
+
+    def _skip(
+        self, closing: Mask | bool, known: Array, weight: Array | None
+    ) -> tuple[Mask | None, Array | None]:
+        """The samples that need no evaluation at the end of this step, and their errors."""
+        if closing is False or self.dense or not np.any(closing):
+            return None, None
+        now = self._now
+        skipped = np.broadcast_to(closing, now.count.shape)
+        if self.norm is None:
+            return skipped, None
+        form = 0 if self.gauge is None else now.form
+        estimate = np.abs(known) * now.size[now.order - 1, form, self._everyone]
+        if weight is not None:
+            estimate = estimate * weight
+        skipped = skipped & (now.count > now.order) & (estimate <= 1)
+        return (skipped, estimate) if skipped.any() else (None, None)
 
     def _evaluate(self, stop: Array, guess: Tensor, skipped: Mask | None) -> Tensor:
         """N at the predicted states; 0 where that is left out."""
-        if skipped is None or not skipped.any():
+        if skipped is None:
             return self.field(stop, guess)
         slope = torch.zeros_like(guess)
         rows = np.flatnonzero(~skipped)
@@ -322,21 +367,27 @@ class Multistep:
             slope.index_copy_(0, where, value)
         return slope
 
-    def _differences(self, slope: Tensor, guess: Tensor, stop: Array, clock: Array) -> Tensor:
-        """E_0 ... E_K of both forms, (K + 1, n, F, ...)."""
-        now = self._now
-        new = torch.empty_like(now.differences)
-        new[0, :, 0] = slope
-        if self.gauge is not None:
+    def _differences(self, slope: Tensor, guess: Tensor, stop: Array, old: Tensor) -> Tensor:
+        """The new differences times their spans, j = 0 ... K, (K + 1, n, F, ...)."""
+        if self.gauge is None:
+            value = slope.unsqueeze(1)
+        else:
             p, q = column(self.gauge.field(stop), slope), column(self.gauge.state(stop), slope)
-            torch.addcmul(slope * p, guess, q, out=new[0, :, 1])
-        held = self._js <= now.count
-        gaps = np.where(held, clock - now.nodes, np.inf)
-        inverse = _columns((1 / gaps)[:, :, None], slope)
-        for j in range(self._highest):
-            torch.sub(new[j], now.differences[j], out=new[j + 1])
-            new[j + 1] *= inverse[j]
+            value = torch.stack([slope, torch.addcmul(slope * p, guess, q)], 1)
+        new = torch.empty_like(self._now.differences)
+        new[0] = value
+        # E_{j+1} = E_j - D_j with the spans in; sums run over j for every element apart.
+        torch.sub(value, torch.cumsum(old, 0), out=new[1:])
         return new
+
+    def _take(self, new: Tensor) -> Tensor:
+        """Every sample's difference of its own order and form, (n, ...)."""
+        now = self._now
+        n, forms = new.shape[1:3]
+        rows = now.order * n + self._everyone
+        if forms > 1:
+            rows = rows * forms + now.form
+        return new.flatten(0, 2).index_select(0, index(rows, new))
 
     def _sizes(self, new: Tensor, y: Tensor, y1: Tensor, start: Array, stop: Array) -> Array:
         """Ratios to the tolerance of E_1 ... E_K per unit of weight, (K, F, n)."""
@@ -352,38 +403,34 @@ class Multistep:
         now = self._now
         if self.gauge is None:
             return now.fame, now.form
-        fame = _MEMORY * now.fame + (1 - _MEMORY) * np.log(np.fmax(errors, _SMALL))
+        present = np.log(errors[now.order - 1, :, self._everyone].T)
+        fame = _MEMORY * now.fame + (1 - _MEMORY) * present
         own = np.where(now.form == 1, fame[1], fame[0])
         other = np.where(now.form == 1, fame[0], fame[1])
-        return fame, np.where(other < own - np.log(_FORM_GAIN), 1 - now.form, now.form)
+        return fame, np.where(other < own - _FORM_GAIN, 1 - now.form, now.form)
 
     def _choose_order(
         self, errors: Array, count: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The next order, and the order whose error rules the next step."""
-        now, js = self._now, self._js
-        reach = (np.fmax(errors, _SMALL)) ** (-1.0 / (js + 1))
-        allowed = (np.abs(js - now.order) <= 1) & (js <= now.count)
-        reach = np.where(allowed, reach, 0.0)
-        present = reach[now.order - 1, np.arange(len(count))]
-        best = np.where(reach.max(0) > _ORDER_GAIN * present, reach.argmax(0) + 1, now.order)
+        order, js, highest = self._now.order, self._js, self._highest
+        # Logarithms of the factors by which steps could grow.
+        reach = np.log(errors) / -(js + 1)
+        reach[(np.abs(js - order) > 1) | (js > self._now.count)] = -np.inf
+        best = reach.argmax(0)
+        everyone = self._everyone
+        gain = reach[best, everyone] - reach[order - 1, everyone]
+        best = np.where(gain > _ORDER_GAIN, best + 1, order)
         # While the history grows, so does the order.
-        grown = np.minimum(now.order + 1, self._highest)
-        best = np.where(count <= self._highest, grown, best)
-        best = np.maximum(best, np.minimum(2, self._highest))
-        return best, np.minimum(best, now.order)
+        best = np.where(count <= highest, np.minimum(order + 1, highest), best)
+        best = np.maximum(best, min(2, highest))
+        return best, np.minimum(best, order)
 
     def _polynomial(
-        self,
-        y0: Tensor,
-        y1: Tensor,
-        start: Array,
-        stop: Array,
-        dt: Array,
-        slopes: tuple[Tensor, Tensor],
+        self, y0: Tensor, y1: Tensor, start: Array, stop: Array, slopes: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Between the ends of a step: the cubic through them with their slopes."""
-        density = self.measure.density
+        density, dt = self.measure.density, stop - start
         first = slopes[0] * column(density(start) * dt, y0)
         return hermite(y0, y1, first, slopes[1] * column(density(stop) * dt, y0))
 
