@@ -186,11 +186,8 @@ class ErrorNorm:
         )
         return rms(ratio)
 
-    def factor(self, y0: Tensor, y1: Tensor, t0: Array, t1: Array) -> Tensor:
-        """What makes an error in the user's units its ratio to the tolerance, (n, ...).
-
-        Not a number where `y1` is not finite.
-        """
+    def tolerance(self, y0: Tensor, y1: Tensor, t0: Array, t1: Array) -> Tensor:
+        """The tolerance `atol + rtol |y|` elementwise, in the user's units, (n, ...)."""
         if y0.dtype in (torch.float16, torch.bfloat16):
             y0, y1 = y0.float(), y1.float()
         if self.weight is None:
@@ -198,8 +195,7 @@ class ErrorNorm:
         else:
             w0, w1 = column(self.weight(t0), y0), column(self.weight(t1), y0)
             size = torch.maximum((y0 * w0).abs_(), (y1 * w1).abs_())
-        scale = torch.add(self._floor(size), size, alpha=self.rtol)
-        return torch.sub(y1, y1).add_(1).div_(scale)
+        return torch.add(self._floor(size), size, alpha=self.rtol)
 
     def scaled(self, value: Tensor, y: Tensor, t: Array) -> Array:
         """Size (n,) of `value`, a state or a derivative, relative to the tolerance at `y`."""

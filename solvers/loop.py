@@ -184,13 +184,14 @@ def adaptive(
             s1 = seen1 = s + dt
             if hits:
                 s1, seen1 = np.where(hit, stop, s1), np.where(hit, seen_stop, s1)
+            closing = hit if hits else False
             step = s1 - s
             if sign > 0:
                 t, dt_signed = s, step
-                span = Span(s, s1, step, seen, seen1, hit)
+                span = Span(s, s1, step, seen, seen1, closing)
             else:
                 t, dt_signed = -s, -step
-                span = Span(t, -s1, dt_signed, -seen, -seen1, hit)
+                span = Span(t, -s1, dt_signed, -seen, -seen1, closing)
             attempt = stepper.step(span, y)
             assert attempt.error is not None
             error = attempt.error

@@ -61,8 +61,13 @@ _ORDER_GAIN = float(np.log(1.1))
 _FORM_GAIN = float(np.log(1.5))
 _MEMORY = 0.5
 _SMALL = 1e-8  # the smallest error that is told from 0
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(12)
-_POINTS, _WEIGHTS = 0.5 * (1 + _POINTS), 0.5 * _WEIGHTS
+# Gauss-Legendre rules on [0, 1] by their number of points, exact for polynomials below twice that
+# degree. Twelve points integrate the measures of `sdeflow` to rounding over steps of 1 in log-SNR.
+_RULES = [
+    (0.5 * (1 + points)[:, None], 0.5 * weights[:, None])
+    for points, weights in map(np.polynomial.legendre.leggauss, range(1, 13))
+]
+_RULES.insert(0, (np.empty((0, 1)), np.empty((0, 1))))
 
 
 def newton_integrals(
@@ -71,6 +76,7 @@ def newton_integrals(
     start: Array,
     stop: Array,
     nodes: Array,
+    quadrature: int = 12,
 ) -> Array:
     """Integrals of Newton's polynomials against measures, `W_j = int omega_j dmu`.
 
@@ -80,19 +86,24 @@ def newton_integrals(
         start: where the integrals begin, (n,).
         stop: where they end, (n,).
         nodes: c_0, ..., c_{k-1}, (k, n).
+        quadrature: number of points, up to 12.
 
     Returns:
         (k + 1, F, n) float64. Every number depends on its own sample only, to the last bit.
     """
     dt = stop - start
-    t = start + dt * _POINTS[:, None]  # (Q, n)
+    points, weights = _RULES[quadrature]
+    t = start + dt * points  # (Q, n)
     c = clock(t)
-    omega = np.empty((len(t), len(nodes) + 1, len(densities), len(start)))
+    omega = np.empty((quadrature, len(nodes) + 1, len(start)))
+    omega[:, 0] = 1.0
+    np.subtract(c[:, None], nodes, out=omega[:, 1:])
+    np.multiply.accumulate(omega, 1, out=omega)
+    integrals = np.empty((len(nodes) + 1, len(densities), len(start)))
+    weights = weights * dt
     for form, density in enumerate(densities):
-        np.multiply(density(t), _WEIGHTS[:, None] * dt, out=omega[:, 0, form])
-    for j, node in enumerate(nodes):
-        np.multiply(omega[:, j], (c - node)[:, None], out=omega[:, j + 1])
-    integrals: Array = np.add.reduce(omega, axis=0)
+        dmu = density(t) * weights
+        np.add.reduce(omega * dmu[:, None], axis=0, out=integrals[:, form])
     return integrals
 
 
@@ -103,13 +114,13 @@ class _Memory:
     Attributes:
         nodes: clock at the last K nodes, newest first, (K, n).
         spans: products of the distances from the newest node to the j next, (K + 1, n).
-        differences: divided differences times `spans`, which keeps them at the size of N,
-            j = 0 ... K, (K + 1, n, F, ...).
+        differences: 0, then the divided differences D_0 ... D_{K-1} times `spans`, which keeps
+            them at the size of N, (K + 1, n, F, ...).
         count: nodes that hold something, (n,), at most K + 1.
         order: of the next predictor, (n,).
         form: of the next step, (n,).
         fame: mean logarithms of the errors of both forms, (F, n).
-        size: ratios to the tolerance of D_1 ... D_K per unit of weight, (K, F, n).
+        size: ratios to the tolerance of D_1 ... D_K times `spans`, per unit of weight, (K, F, n).
     """
 
     nodes: Array
@@ -168,6 +179,12 @@ class Multistep:
             self._densities.append(self.gauge.density)
         self._highest = order
         self._js = np.arange(1, order + 1)[:, None]
+        self._quadrature = 12 if problem.measure is not None else order // 2 + 1
+        # What speaks for order j + 1 in the place of order k, entry [j, k], in logarithms.
+        j, k = self._js, np.arange(order + 1)
+        self._bonus = np.where(np.abs(j - k) > 1, -np.inf, np.where(j == k, _ORDER_GAIN, 0.0))
+        if order > 1:
+            self._bonus[0] = -np.inf
         forms, shape = len(self._densities), tuple(problem.y0.shape[1:])
         batch = len(problem.y0)
         self._now = _Memory(
@@ -182,7 +199,7 @@ class Multistep:
         )
         self._next: _Memory | None = None
         self._everyone = np.arange(batch)
-        self._fresh = True
+        self._fresh = self._ramping = True
 
     def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
         """The longest steps that the measure allows, or steps chosen by the field's change."""
@@ -195,7 +212,7 @@ class Multistep:
             return np.minimum(self.measure.longest(t), np.abs(limit))
         density = self.measure.density
         self._begin(self._everyone, t, y)
-        slope = self._now.differences[0, :, 0] * column(density(t), y)
+        slope = self._now.differences[1, :, 0] * column(density(t), y)
 
         def rate(time: Array, state: Tensor) -> Tensor:
             return self.field(time, state) * column(density(time), state)
@@ -217,40 +234,46 @@ class Multistep:
             self._fresh = False
         now, measure = self._now, self.measure
         clock = measure.clock(stop)
-        integrals = newton_integrals(measure.clock, self._densities, start, stop, now.nodes)
+        integrals = newton_integrals(
+            measure.clock, self._densities, start, stop, now.nodes, self._quadrature
+        )
         ratio = None
         if self.gauge is not None:
             scale = self.gauge.scale(stop)
             ratio = self.gauge.scale(start) / scale
             integrals[:, 1] /= scale
-        # From here on they are for differences times their spans, as these are kept.
-        spans = np.empty_like(now.spans)
+        spans = np.empty((self._highest + 1, n))
         spans[0] = 1.0
-        np.cumprod(np.where(self._js <= now.count, clock - now.nodes, 1.0), 0, out=spans[1:])
-        known = integrals / now.spans[:, None]
-        integrals /= spans[:, None]
-        guess, old = self._predict(y, ratio, known, spans[:-1] / now.spans[:-1])
+        np.subtract(clock, now.nodes, out=spans[1:])
+        if self._ramping:
+            spans[1:] = np.where(self._js <= now.count, spans[1:], 1.0)
+        np.multiply.accumulate(spans, 0, out=spans)
+        guess, shed = self._predict(y, ratio, integrals, spans)
         form = 0 if ratio is None else now.form
-        last = integrals[now.order, form, everyone]  # W_k
         weight = None
         if self.norm is not None and self.norm.weight is not None:
             weight = self.norm.weight(stop)
-        skipped, estimate = self._skip(span.closing, known[now.order, form, everyone], weight)
+        skipped, estimate = self._skip(span.closing, integrals, weight)
+        # From here on for differences times their spans, as these are kept.
+        integrals /= spans[:, None]
+        last = integrals[now.order, form, everyone]  # W_k
         if skipped is not None:
             last = np.where(skipped, 0.0, last)
         slope = self._evaluate(stop, guess, skipped)
-        new = self._differences(slope, guess, stop, old)
+        differences, new = self._differences(slope, guess, stop, shed)
         y1 = torch.addcmul(guess, self._take(new), column(last, y))
         nodes = np.empty_like(now.nodes)
         nodes[0], nodes[1:] = clock, now.nodes[:-1]
         count = np.minimum(now.count + 1, self._highest + 1)
         dense = None
         if self.dense:
-            slopes = (now.differences[0, :, 0], new[0, :, 0])
+            slopes = (now.differences[1, :, 0], slope)
             dense = partial(self._polynomial, y, y1, start, stop, slopes)
         if self.norm is None:
             order = np.minimum(count, self._highest)
-            self._next = _Memory(nodes, spans, new, count, order, now.form, now.fame, now.size)
+            self._next = _Memory(
+                nodes, spans[:-1], differences, count, order, now.form, now.fame, now.size
+            )
             return Attempt(y1, None, now.order, now.order.astype(np.float64), dense)
         size = self._sizes(new, y, y1, start, stop)
         errors = np.abs(integrals[1:]) * size  # (K, F, n)
@@ -260,14 +283,15 @@ class Multistep:
         own = errors[now.order - 1, form, everyone]
         fame, now_form = self._choose_form(errors)
         ruling_errors = errors[:, 0] if ratio is None else errors[:, now_form, everyone]
-        order, ruling = self._choose_order(ruling_errors, count)
+        order = self._choose_order(ruling_errors, count)
+        ruling = np.minimum(order, now.order)
         aim = ruling_errors[ruling - 1, everyone]
         if skipped is not None:
             own = np.where(skipped, estimate, own)
         rejected = ~(own <= ALLOWANCE)
         if rejected.any():
             ruling, aim = np.where(rejected, now.order, ruling), np.where(rejected, own, aim)
-        self._next = _Memory(nodes, spans, new, count, order, now_form, fame, size)
+        self._next = _Memory(nodes, spans, differences, count, order, now_form, fame, size)
         longest = None if measure.longest is None else measure.longest(stop)
         return Attempt(
             y1,
@@ -284,6 +308,8 @@ class Multistep:
         assert self._next is not None
         self._now = self._next if mask is None else self._next.merge(self._now, mask)
         self._next = None
+        if self._ramping:
+            self._ramping = bool(self._now.count.min() <= self._highest)
 
     def restart(self, rows: Rows) -> None:
         """Nothing before the break point is remembered."""
@@ -293,7 +319,7 @@ class Multistep:
         now.fame = now.fame.copy()
         now.count[rows], now.order[rows], now.form[rows] = 0, 1, 0
         now.fame[:, rows] = 0.0
-        self._fresh = True
+        self._fresh = self._ramping = True
 
     def select(self, rows: Rows) -> None:
         """Keep only the samples `rows`."""
@@ -304,52 +330,47 @@ class Multistep:
         """The first node of these samples."""
         now, where = self._now, index(rows, y)
         slope = self.field.at(rows, t, y)
-        now.differences[0, where, 0] = slope
+        now.differences[1, where, 0] = slope
         if self.gauge is not None:
             p, q = column(self.gauge.field(t), y), column(self.gauge.state(t), y)
-            now.differences[0, where, 1] = slope * p + y * q
+            now.differences[1, where, 1] = slope * p + y * q
         now.nodes[0, rows] = self.measure.clock(t)
         now.spans[:, rows] = 1.0
         now.count[rows] = 1
 
     def _predict(
-        self, y: Tensor, ratio: Array | None, weights: Array, growth: Array
+        self, y: Tensor, ratio: Array | None, integrals: Array, spans: Array
     ) -> tuple[Tensor, Tensor]:
-        """u_p, (n, ...), and the kept differences times `growth`, (K, n, F, ...)."""
+        """u_p, (n, ...), and the sums of the kept differences at the new clock, `_differences`."""
         now, k = self._now, self._highest
-        forms = weights.shape[1]
-        table = np.empty((2 * k + 1, len(growth[0]), forms))
-        used = np.where(self._js[:, None] <= now.order, weights[:-1], 0.0)
-        table[:k] = used.transpose(0, 2, 1)
-        table[k:-1] = growth[:, :, None]
-        table[-1] = 1.0
-        if ratio is not None:
-            table[-1, :, 1] = ratio
-        coefficients = _columns(table, y)
-        rows = now.differences.unbind(0)
-        states = y.unsqueeze(1)
-        factors = coefficients.unbind(0)
-        if ratio is not None:
-            states = states * factors[-1]
-        for j in range(int(now.order.max())):
-            states = torch.addcmul(states, rows[j], factors[j])
-        old = now.differences[:-1] * coefficients[k:-1]
+        table = np.empty((2, k + 1, len(y), integrals.shape[1]))
+        table[:, 0] = 0.0
+        used = integrals[:-1] / now.spans[:-1, None]
+        used *= (self._js <= now.order)[:, None]
+        table[0, 1:] = used.transpose(0, 2, 1)
+        table[1, 1:] = (spans[:-1] / now.spans[:-1])[:, :, None]
+        # Sums over j, of every element apart: both at once.
+        sums = (now.differences * _columns(table, y)).cumsum_(1)
         if ratio is None:
-            return states.squeeze(1), old
-        return select(now.form == 1, states[:, 1], states[:, 0]), old
+            return y + sums[0, -1].squeeze(1), sums[1]
+        steps = sums[0, -1]
+        data = torch.addcmul(steps[:, 1], y, column(ratio, y))
+        return select(now.form == 1, data, y + steps[:, 0]), sums[1]
 
     def _skip(
-        self, closing: Mask | bool, known: Array, weight: Array | None
+        self, closing: Mask | bool, integrals: Array, weight: Array | None
     ) -> tuple[Mask | None, Array | None]:
         """The samples that need no evaluation at the end of this step, and their errors."""
-        if closing is False or self.dense or not np.any(closing):
+        if closing is False or self.dense:
             return None, None
         now = self._now
         skipped = np.broadcast_to(closing, now.count.shape)
         if self.norm is None:
             return skipped, None
         form = 0 if self.gauge is None else now.form
-        estimate = np.abs(known) * now.size[now.order - 1, form, self._everyone]
+        everyone = self._everyone
+        last = integrals[now.order, form, everyone] / now.spans[now.order, everyone]
+        estimate = np.abs(last) * now.size[now.order - 1, form, everyone]
         if weight is not None:
             estimate = estimate * weight
         skipped = skipped & (now.count > now.order) & (estimate <= 1)
@@ -367,18 +388,20 @@ class Multistep:
             slope.index_copy_(0, where, value)
         return slope
 
-    def _differences(self, slope: Tensor, guess: Tensor, stop: Array, old: Tensor) -> Tensor:
-        """The new differences times their spans, j = 0 ... K, (K + 1, n, F, ...)."""
+    def _differences(
+        self, slope: Tensor, guess: Tensor, stop: Array, shed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The differences to keep, and E_0 ... E_K times their spans, (K + 1, n, F, ...)."""
         if self.gauge is None:
             value = slope.unsqueeze(1)
         else:
             p, q = column(self.gauge.field(stop), slope), column(self.gauge.state(stop), slope)
             value = torch.stack([slope, torch.addcmul(slope * p, guess, q)], 1)
-        new = torch.empty_like(self._now.differences)
-        new[0] = value
-        # E_{j+1} = E_j - D_j with the spans in; sums run over j for every element apart.
-        torch.sub(value, torch.cumsum(old, 0), out=new[1:])
-        return new
+        # E_{j+1} = E_j - D_j, with the spans in.
+        both = torch.zeros((len(shed) + 1, *shed.shape[1:]), dtype=shed.dtype, device=shed.device)
+        new = both[1:]
+        torch.sub(value, shed, out=new)
+        return both[:-1], new
 
     def _take(self, new: Tensor) -> Tensor:
         """Every sample's difference of its own order and form, (n, ...)."""
@@ -390,12 +413,17 @@ class Multistep:
         return new.flatten(0, 2).index_select(0, index(rows, new))
 
     def _sizes(self, new: Tensor, y: Tensor, y1: Tensor, start: Array, stop: Array) -> Array:
-        """Ratios to the tolerance of E_1 ... E_K per unit of weight, (K, F, n)."""
+        """Ratios to the tolerance of D_1 ... D_K with their new spans, per unit of weight."""
         assert self.norm is not None
-        factor = self.norm.factor(y, y1, start, stop)
-        values = new[1:].to(factor.dtype) * factor.unsqueeze(1)
+        scale = self.norm.tolerance(y, y1, start, stop)
+        values = new[1:] / scale.unsqueeze(1)
         orders, n, forms = values.shape[:3]
-        sizes: Array = rms(values.flatten(0, 2)).reshape(orders, n, forms).transpose(0, 2, 1)
+        sizes: Array = rms(values.flatten(0, 2)).reshape(orders, n, forms)
+        sizes = sizes.transpose(0, 2, 1)
+        if not sizes.all():
+            # An infinite state has an infinite tolerance: it must not pass as a small error.
+            lost = ~torch.isfinite(y1).flatten(1).all(1).cpu().numpy()
+            sizes[:, :, lost] = np.nan
         return sizes
 
     def _choose_form(self, errors: Array) -> tuple[Array, NDArray[np.int64]]:
@@ -409,22 +437,16 @@ class Multistep:
         other = np.where(now.form == 1, fame[0], fame[1])
         return fame, np.where(other < own - _FORM_GAIN, 1 - now.form, now.form)
 
-    def _choose_order(
-        self, errors: Array, count: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The next order, and the order whose error rules the next step."""
-        order, js, highest = self._now.order, self._js, self._highest
-        # Logarithms of the factors by which steps could grow.
-        reach = np.log(errors) / -(js + 1)
-        reach[(np.abs(js - order) > 1) | (js > self._now.count)] = -np.inf
-        best = reach.argmax(0)
-        everyone = self._everyone
-        gain = reach[best, everyone] - reach[order - 1, everyone]
-        best = np.where(gain > _ORDER_GAIN, best + 1, order)
-        # While the history grows, so does the order.
-        best = np.where(count <= highest, np.minimum(order + 1, highest), best)
-        best = np.maximum(best, min(2, highest))
-        return best, np.minimum(best, order)
+    def _choose_order(self, errors: Array, count: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The next order: the one that promises the longest steps, or one more to begin with."""
+        order, highest = self._now.order, self._highest
+        reach = np.log(errors)
+        reach /= -(self._js + 1)
+        reach += self._bonus[:, order]
+        best: NDArray[np.int64] = reach.argmax(0) + 1
+        if self._ramping:
+            best = np.where(count <= highest, np.minimum(order + 1, highest), best)
+        return best
 
     def _polynomial(
         self, y0: Tensor, y1: Tensor, start: Array, stop: Array, slopes: tuple[Tensor, Tensor]
@@ -441,8 +463,10 @@ def _each(t: Time, n: int) -> Array:
 
 def _columns(values: Array, like: Tensor) -> Tensor:
     """Host numbers (..., n, F) as (..., n, F, 1, ..., 1) with dtype and device of `like`."""
-    out = torch.from_numpy(np.ascontiguousarray(values))
-    out = out.to(like.dtype).to(like.device)
+    if like.dtype is torch.float32:
+        out = torch.from_numpy(values.astype(np.float32)).to(like.device)
+    else:
+        out = torch.from_numpy(values).to(like.dtype).to(like.device)
     return out.view(*out.shape, *(1,) * (like.ndim - 1))
 
 
