@@ -181,7 +181,7 @@ _NAMED = [
         "tuned",
         "abm-4-falling",
         2,
-        "x/std/log-linear:0.33",
+        "x/std/log-linear:0.3",
         "tuned",
         source="solvers",
         about="four points, corrected, in the chart and on the grid that did best",
