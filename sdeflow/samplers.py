@@ -11,7 +11,8 @@ import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from solvers import PI, PID, methods
+from solvers import PID, methods
+from solvers.multistep import GAINS
 
 __all__ = ["BACKENDS", "DEFAULT_SOLVER", "Sampler", "find_sampler", "samplers", "with_noise"]
 
@@ -124,7 +125,7 @@ _NAMED = [
         multistep=True,
         interpolate="banded",
         # Its errors are a predictor's: they may be larger, and say less about the next step.
-        gains=PI(p=0.3, i=0.6, safety=0.85, max_factor=5.0),
+        gains=GAINS,
         about="Adams predictor-corrector, order and form as it goes, one evaluation a step",
     ),
     _flow(

@@ -67,7 +67,7 @@ def odeint(
         atol: absolute tolerance per step, in the user's units.
         dt: size of fixed steps, > 0; the last one is shorter if need be. No control then.
         grid: times of fixed steps (N + 1,), from t0 to t1. No control then.
-        controller: sets the step sizes; PI() if None.
+        controller: sets the step sizes; the method's own, or PI(), if None.
         breaks: times at which the field jumps. No step crosses them, and each side is evaluated
             only with times of its own. Those outside [t0, t1] are ignored.
         weight: `weight(t)`, (n,) -> (n,): factor from errors of y to the user's units.
@@ -139,7 +139,7 @@ def odeint(
         stepper = make(Problem(evaluator, y0, norm, keep, measure, shared))
         recorder = Recorder(points, dense, route.sign, y0, t0) if keep else None
         if times is None:
-            controller = PI() if controller is None else controller
+            controller = controller or info.controller or PI()
             outcome = adaptive(
                 stepper,
                 evaluator,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from .controller import Array, ErrorNorm
+from .controller import Array, Controller, ErrorNorm
 from .stepper import Evaluator, Stepper
 
 __all__ = ["Gauge", "Measure", "MethodInfo", "Problem", "find", "methods", "register"]
@@ -73,6 +73,7 @@ class MethodInfo:
             (accepted and rejected, without errors), "grid" (the steps taken), or "nothing".
         evaluations: evaluations of the field per accepted step; 0 if this varies.
         measured: whether it integrates `du = N dmu` with weights that are exact for the measure.
+        controller: what sets its steps by default; None for `PI()`.
         note: one line on what it is.
     """
 
@@ -88,6 +89,7 @@ class MethodInfo:
     logs: Literal["attempts", "steps", "grid", "nothing"] = "attempts"
     evaluations: int = 0
     measured: bool = False
+    controller: Controller | None = None
     note: str = ""
 
 
