@@ -46,6 +46,7 @@ class Case:
     t_min: float
     count: int
     network: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,21 @@ CASES = {
 }
 
 
-def named(name: str) -> Case:
+def named(name: str, seed: int) -> Case:
     """Case A, B, C or D."""
     spec, t_min, count = CASES[name]
     oracle = make_oracle(spec, make_sde())
-    return Case(name, oracle, oracle.data_shape, t_min, count)
+    return Case(name, oracle, oracle.data_shape, t_min, count, seed=seed)
 
 
 def solve(case: Case, who: Contestant, **how: Any) -> tuple[int, Tensor]:
     """Batched calls and end states."""
     dtype = torch.float32 if case.network else torch.float64
     noise = torch.randn(
-        case.count, *case.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        case.count,
+        *case.shape,
+        generator=torch.Generator().manual_seed(case.seed),
+        dtype=torch.float64,
     )
     out = sample(
         case.model,
@@ -157,6 +161,7 @@ def main() -> None:
     parser.add_argument("--schedule", default="linear", help="schedule of --oracle")
     parser.add_argument("--t-min", type=float, default=1e-3, help="end time of --oracle")
     parser.add_argument("--count", type=int, default=256, help="samples of --oracle")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples' starts")
     parser.add_argument("--json", action="store_true", help="figures of our two defaults as JSON")
     parser.add_argument("--verbose", action="store_true", help="every setting of every ladder")
     options = parser.parse_args()
@@ -164,14 +169,16 @@ def main() -> None:
     unknown = [name for name in options.cases.split(",") if name and name not in CASES]
     if unknown:
         parser.error(f"--cases: {', '.join(unknown)}: choose from {', '.join(CASES)}")
-    cases = [named(name) for name in options.cases.split(",") if name]
+    cases = [named(name, options.seed) for name in options.cases.split(",") if name]
     if options.oracle:
         oracle = make_oracle(options.oracle, make_sde(options.sde, options.schedule))
         shape = oracle.data_shape
-        cases = [Case(options.oracle, oracle, shape, options.t_min, options.count)]
+        cases = [
+            Case(options.oracle, oracle, shape, options.t_min, options.count, seed=options.seed)
+        ]
     if options.run:
         run = load_run(options.run)
-        cases.append(Case("E", run.denoiser, run.data_shape, 1e-3, 48, network=True))
+        cases.append(Case("E", run.denoiser, run.data_shape, 1e-3, 48, True, options.seed))
     figures: dict[str, dict[str, list[int | None]]] = {"adaptive": {}, "fixed": {}}
     contestants = [*OURS.items(), *((p.label, p) for p in PEERS if options.peers)]
     for case in cases:

@@ -31,6 +31,8 @@ __all__ = ["PI", "PID", "Controller", "ErrorNorm", "I", "Weight", "first_step"]
 Array = NDArray[np.float64]
 Weight = Callable[[Array], Array]
 
+_FOLDED = 8  # sums of so many numbers or fewer are cheaper on the host
+
 # Error ratios count as no less than this, now and as the past of a later step: an exact step has
 # 0, and steps that were far too short must not hold back those behind them.
 _LEAST_NOW, _LOG_LEAST_PAST = 1e-16, math.log(1e-4)
@@ -233,14 +235,18 @@ def rms(ratio: Tensor) -> Array:
     A reduction kernel may add in another order when the batch has another size, so the sums are
     folded in halves by elementwise additions, the same for every batch and device.
     """
-    square = flat(ratio.mul_(ratio))
-    size = square.shape[1]
-    width = size
-    while width > 8:
-        half = (width + 1) // 2
-        square[:, : width - half] += square[:, half:width]
-        width = half
-    parts = square[:, :width].cpu().numpy().astype(np.float64)
+    values = flat(ratio)
+    width = size = values.shape[1]
+    if size > _FOLDED:
+        values.mul_(values)
+        while width > _FOLDED:
+            half = (width + 1) // 2
+            values[:, : width - half] += values[:, half:width]
+            width = half
+        parts = values[:, :width].cpu().numpy().astype(np.float64)
+    else:
+        parts = values.cpu().numpy().astype(np.float64)
+        parts *= parts
     total = parts[:, 0] if width else np.zeros(len(parts))
     for j in range(1, width):
         total = total + parts[:, j]

@@ -100,7 +100,8 @@ def newton_integrals(
     omega = np.empty((quadrature, len(nodes) + 1, len(start)))
     omega[:, 0] = 1.0
     np.subtract(c[:, None], nodes, out=omega[:, 1:])
-    np.multiply.accumulate(omega, 1, out=omega)
+    for j in range(1, len(nodes)):
+        omega[:, j + 1] *= omega[:, j]
     integrals = np.empty((len(nodes) + 1, len(densities), len(start)))
     weights = weights * dt
     for form, density in enumerate(densities):
@@ -249,7 +250,8 @@ class Multistep:
         np.subtract(clock, now.nodes, out=spans[1:])
         if self._ramping:
             spans[1:] = np.where(self._js <= now.count, spans[1:], 1.0)
-        np.multiply.accumulate(spans, 0, out=spans)
+        for j in range(1, self._highest):
+            spans[j + 1] *= spans[j]
         guess, shed = self._predict(y, ratio, integrals, spans)
         form = 0 if ratio is None else now.form
         weight = None
