@@ -1,0 +1,36 @@
+"""Figures of samples, step sizes and losses, in one style that survives a black-and-white printer.
+
+Figures are built with `matplotlib.figure.Figure`, never with pyplot. Every function takes NumPy
+arrays (or anything `numpy.asarray` takes, so CPU tensors too) and returns a `Figure`, which `save`
+writes as PNG, and as SVG when asked.
+"""
+
+from .losses import binned_loss, loss_curves
+from .samples import sample_grid
+from .steps import StepPanel, step_sizes
+from .style import (
+    AXES_OF_NOISE,
+    CAPTION_INCHES,
+    LINES,
+    PIXELS,
+    STYLE,
+    captioned,
+    save,
+    write_csv,
+)
+
+__all__ = [
+    "AXES_OF_NOISE",
+    "CAPTION_INCHES",
+    "LINES",
+    "PIXELS",
+    "STYLE",
+    "StepPanel",
+    "binned_loss",
+    "captioned",
+    "loss_curves",
+    "sample_grid",
+    "save",
+    "step_sizes",
+    "write_csv",
+]

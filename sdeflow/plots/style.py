@@ -1,0 +1,109 @@
+"""One style for all figures, and how figures and the numbers beside them are written.
+
+Lines are told apart by lightness and by dash; a caption below each figure says what it was made
+with. Figures are `matplotlib.figure.Figure`; nothing here keeps state between calls.
+"""
+
+from __future__ import annotations
+
+import csv
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+__all__ = [
+    "AXES_OF_NOISE",
+    "CAPTION_INCHES",
+    "LINES",
+    "PIXELS",
+    "STYLE",
+    "captioned",
+    "save",
+    "write_csv",
+]
+
+STYLE: Any = {  # matplotlib names its settings by an unwritable literal type
+    "axes.edgecolor": "0.4",
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.dpi": 120,
+    "font.size": 8,
+    "grid.alpha": 0.6,
+    "grid.color": "0.85",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "savefig.dpi": 120,
+    "svg.fonttype": "none",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+# Told apart by lightness and by dash, so neither colour nor a colour printer is needed.
+LINES = (
+    ("0.0", "-"),
+    ("#3b6ea5", "--"),
+    ("#b0602a", "-."),
+    ("0.55", ":"),
+    ("#6a994e", (0, (5, 1, 1, 1, 1, 1))),
+)
+PIXELS = 120  # of a figure, per inch
+CAPTION_INCHES = 0.15  # height of a line of caption
+AXES_OF_NOISE = (
+    ("time", "time t", "log"),
+    ("sigma", "noise level sigma", "log"),
+    ("log_snr", "log-SNR  log(alpha/sigma), nats", "linear"),
+)
+
+
+def captioned(width: float, height: float, caption: str) -> tuple[Figure, float]:
+    """A figure, in inches, with room for the caption below; the fraction that room takes."""
+    lines = textwrap.wrap(caption, max(30, int(width * 16.5)))
+    room = (len(lines) + 1) * CAPTION_INCHES if lines else 0.0
+    figure = Figure(figsize=(width, height + room))
+    if lines:
+        figure.text(
+            0.02, 0.06 / (height + room), "\n".join(lines), fontsize=7.5, color="0.3", va="bottom"
+        )
+    return figure, room / (height + room)
+
+
+def save(figure: Figure, path: str | Path, svg: bool = False) -> Path:
+    """Write a figure as PNG, and beside it as SVG when `svg`; returns the path of the PNG."""
+    path = Path(path).with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=PIXELS)
+    if svg:
+        with rc_context(STYLE):
+            figure.savefig(path.with_suffix(".svg"))
+    return path
+
+
+def write_csv(path: str | Path, columns: Mapping[str, ArrayLike]) -> Path:
+    """Write columns of equal length as CSV, floats with all their digits; returns the path.
+
+    Raises:
+        ValueError: if the columns differ in length.
+    """
+    arrays = {name: np.asarray(values).reshape(-1) for name, values in columns.items()}
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns must have equal lengths, got {lengths}")
+    path = Path(path).with_suffix(".csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(arrays)
+        writer.writerows(zip(*(values.tolist() for values in arrays.values()), strict=True))
+    return path
