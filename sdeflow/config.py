@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .files import read_yaml, write_text
 from .options import Option, convert, flag, nearest, option, options_of, unknown
 
 __all__ = [
@@ -284,7 +285,7 @@ def save_config(config: TrainConfig, path: str | Path) -> None:
     import yaml
 
     values = {key: value for key, value in config.to_dict().items() if key not in PLACE}
-    Path(path).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
+    write_text(Path(path), yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -293,13 +294,10 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ValueError: the file is missing, is no YAML mapping, or holds an unknown key.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"config {path} cannot be read: {reason}") from None
+        values = read_yaml(Path(path))
+    except ValueError as error:
+        raise ValueError(f"config {error}") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):

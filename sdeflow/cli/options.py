@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from sdeflow import config
+from sdeflow.files import read_yaml, write_text
 
 __all__ = [
     "common",
@@ -92,12 +93,10 @@ def train_options(names: Sequence[str] = ()) -> Callable[[Command], Command]:
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise click.UsageError(f"--config {path} cannot be read: {error}") from None
+        values = read_yaml(path) or {}
+    except ValueError as error:
+        raise click.UsageError(f"--config {error}") from None
     if not isinstance(values, dict):
         raise click.UsageError(f"--config {path} is no mapping: write lines of `option: value`")
     known = [p.name for p in ctx.command.params if p.name and p.name not in NOT_IN_CONFIG]
@@ -115,8 +114,7 @@ def write_config(path: Path, values: Mapping[str, Any]) -> Path:
     """Write option values as the YAML file with which `--config` repeats the command."""
     import yaml
 
-    path.write_text(yaml.safe_dump(plain(values), sort_keys=False), encoding="utf-8")
-    return path
+    return write_text(path, yaml.safe_dump(plain(values), sort_keys=False))
 
 
 def plain(value: Any) -> Any:

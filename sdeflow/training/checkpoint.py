@@ -28,6 +28,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..files import flush_directory, flushed
+
 __all__ = [
     "FORMAT",
     "Checkpoint",
@@ -38,7 +40,6 @@ __all__ = [
     "prune_checkpoints",
     "restore_optimizer",
     "save_checkpoint",
-    "write_json",
 ]
 
 FORMAT = 1
@@ -87,32 +88,6 @@ def _canonical(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, allow_nan=False)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    """Wait until the names in a directory are on the disk, where the platform can."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Replace a JSON file atomically."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(beside, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-    beside.replace(path)
-    _flush_directory(path.parent)
-
-
 def save_checkpoint(
     root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> Path:
@@ -128,8 +103,13 @@ def save_checkpoint(
         Its directory, ``root/step-XXXXXXXX``; one that was there is replaced.
 
     Raises:
+        FloatingPointError: a tensor holds a number that is not finite; nothing is written.
         OSError: the disk is full or not writable; what was there before is untouched.
     """
+    for name, named in tensors.items():
+        for key, value in named.items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise FloatingPointError(f"{name}: {key} is not finite at step {step}")
     root.mkdir(parents=True, exist_ok=True)
     place, beside = root / f"step-{step:08d}", root / f".step-{step:08d}.{os.getpid()}"
     shutil.rmtree(beside, ignore_errors=True)
@@ -140,11 +120,11 @@ def save_checkpoint(
             host = {key: value.detach().cpu().contiguous() for key, value in named.items()}
             content = safetensors.torch.save(host)
             files[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
-            _write(beside / f"{name}.safetensors", content)
+            flushed(beside / f"{name}.safetensors", content)
         values = {"format": FORMAT, "step": step, "files": files, **state}
         digest = hashlib.sha256(_canonical(values).encode()).hexdigest()
-        _write(beside / STATE, json.dumps({**values, "sha256": digest}, indent=1).encode())
-        _flush_directory(beside)
+        flushed(beside / STATE, json.dumps({**values, "sha256": digest}, indent=1).encode())
+        flush_directory(beside)
         if place.exists():
             old = root / f".old-{place.name}.{os.getpid()}"
             place.rename(old)
@@ -152,7 +132,7 @@ def save_checkpoint(
             shutil.rmtree(old)
         else:
             beside.rename(place)
-        _flush_directory(root)
+        flush_directory(root)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return place

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import write_json
+from ..files import write_json, write_text
 
 __all__ = ["Journal", "read_metrics"]
 
@@ -37,7 +37,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and isinstance(entry.get("step"), int):
             lines.append(entry)
@@ -48,7 +48,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     """What ``run.json`` holds; nothing where it is missing or damaged."""
     try:
         values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -67,9 +67,7 @@ class Journal:
         kept = []
         if resumed is not None:
             kept = [line for line in read_metrics(self.path) if line["step"] <= resumed]
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-        beside.replace(self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self.values = _read_record(self.record)
 

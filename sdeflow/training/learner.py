@@ -8,7 +8,8 @@ Step n, for n = 0, 1, ...:
 
 so that the average forgets its start in short runs as well. Times, alpha and sigma are float64 on
 the host; the network alone runs in reduced precision; loss, gradients, optimiser and average are
-float32. A step whose loss or gradient is not finite changes nothing and is counted.
+float32. A step whose loss or gradient is not finite changes nothing and is counted; one that
+makes a weight infinite (no gradient showed it) ends the run before the average sees it.
 """
 
 from __future__ import annotations
@@ -200,7 +201,8 @@ class Learner:
         """One step; returns the mean loss of this process's samples and the gradient's norm.
 
         Raises:
-            FloatingPointError: no finite gradient for `PATIENCE` steps in a row.
+            FloatingPointError: no finite gradient for `PATIENCE` steps in a row, or a weight that
+                is no longer finite.
         """
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
@@ -217,11 +219,22 @@ class Learner:
             self._skip(losses.detach(), t)
         else:
             self.optimizer.step()
+            self._check_weights()
             average = get_ema_multi_avg_fn(ema_decay(self.decay, self.updates))  # type: ignore[no-untyped-call]
             average(self._averages, self.weights, self.updates)
             self.updates, self.bad = self.updates + 1, 0
         self.optimizer.zero_grad(set_to_none=True)
         return loss, norm
+
+    def _check_weights(self) -> None:
+        norms = torch.stack(torch._foreach_norm([weight.detach() for weight in self.weights]))
+        # A norm overflows before its elements do: only then is it worth looking at each.
+        if not bool(torch.isfinite(norms.sum())) and not all(
+            bool(torch.isfinite(weight).all()) for weight in self.weights
+        ):
+            raise FloatingPointError(
+                f"step {self.step} made a weight infinite, from a finite gradient"
+            )
 
     def _skip(self, losses: Tensor, t: Tensor) -> None:
         self.skipped, self.bad = self.skipped + 1, self.bad + 1
@@ -229,13 +242,20 @@ class Learner:
             self.optimizer.step()  # the fp16 scaler leaves the weights alone and lowers its scale
         if self.bad < PATIENCE:
             return
-        worst = t[~torch.isfinite(losses.cpu())]
-        where = "the gradient is not finite, though the loss is"
-        if len(worst):
-            edges = time_bins(self.loss.time.t_min, self.loss.time.t_max)
-            inner = torch.tensor(edges[1:-1], dtype=torch.float64)
-            index = int(torch.bucketize(worst, inner, right=True).mode().values)
-            where = f"mostly for t in [{edges[index]:g}, {edges[index + 1]:g})"
+        edges = time_bins(self.loss.time.t_min, self.loss.time.t_max)
+        inner = torch.tensor(edges[1:-1], dtype=torch.float64)
+        bins = torch.bucketize(t[~torch.isfinite(losses.cpu())], inner, right=True)
+        counts = torch.bincount(bins, minlength=len(edges) - 1).float().to(self.device)
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        bad, worst = int(counts.sum()), int(counts.argmax())
+        where = "the gradient is not finite, though every loss is"
+        if bad:
+            where = (
+                f"{bad} of the {self.batch_size} samples of that batch, mostly for t in "
+                f"[{edges[worst]:g}, {edges[worst + 1]:g})"
+            )
         raise FloatingPointError(
-            f"loss or gradient not finite {PATIENCE} times in a row, at step {self.step}, {where}"
+            f"loss or gradient not finite {PATIENCE} times in a row, last in the batch of step "
+            f"{self.step} (seed {self.config.seed}): {where}"
         )

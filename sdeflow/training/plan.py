@@ -32,7 +32,7 @@ from ..sde import SDE
 from .checkpoint import Checkpoint, checkpoint_steps, latest_checkpoint
 from .draws import seed_of
 
-__all__ = ["Plan", "Tensors", "default_name", "device_of", "plan", "resolve"]
+__all__ = ["RESUMED", "Plan", "Tensors", "default_name", "device_of", "plan", "resolve"]
 
 Tensors = dict[str, dict[str, Tensor]]
 RESUMED = ("model", "ema", "optimizer")

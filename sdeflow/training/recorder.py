@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from ..config import save_config, settled
+from ..files import write_json
 from ..tracking import Tracker, start_tracking
-from .checkpoint import checkpoint_steps, prune_checkpoints, save_checkpoint, write_json
+from .checkpoint import checkpoint_steps, prune_checkpoints, save_checkpoint
 from .heldout import HeldOut, HeldOutLoss
 from .journal import Journal
 from .learner import Learner, learning_rate
@@ -103,9 +104,15 @@ class Recorder:
         self.journal.close()
         self.tracker.finish(failed=not finished)
 
-    def log(self, loss: float, norm: float, rate: float) -> None:
-        """Record the training quantities of the steps since the last call."""
-        self.last_loss = loss
+    def log(self, loss: float | None, norm: float, rate: float) -> None:
+        """Record the training quantities of the steps since the last call.
+
+        Args:
+            loss: mean over these steps; None where none was finite.
+            norm: of the last gradient.
+            rate: steps a second.
+        """
+        self.last_loss = self.last_loss if loss is None else loss
         metrics = {
             "loss": loss,
             "lr": learning_rate(self.config, self.learner.step - 1),
@@ -115,7 +122,8 @@ class Recorder:
         }
         step = self.learner.step
         self.journal.write({"step": step, **metrics})
-        self.tracker.log({f"train/{name}": value for name, value in metrics.items()}, step)
+        known = {f"train/{name}": value for name, value in metrics.items() if value is not None}
+        self.tracker.log(known, step)
 
     def checkpoint(self, last: bool, evaluate: bool = True) -> None:
         """Evaluate the averaged weights, write a checkpoint, drop older ones, draw samples."""
@@ -148,7 +156,8 @@ class Recorder:
         }
         path = save_checkpoint(root, step, self.learner.tensors(), state)
         write_json(root / "latest.json", {"step": step, "path": path.name})
-        steps = checkpoint_steps(root)
+        # Later ones were passed over when this run was resumed: they are damaged.
+        steps = [saved for saved in checkpoint_steps(root) if saved <= step]
         if self.best_step in steps:
             best = f"step-{self.best_step:08d}"
             write_json(

@@ -5,7 +5,9 @@ With several processes each runs this function; the main one alone writes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import math
 import os
 import time
@@ -15,10 +17,10 @@ from accelerate.utils import broadcast_object_list
 
 from ..config import TrainConfig, settled
 from ..run import Run
-from .checkpoint import checkpoint_steps
+from .checkpoint import latest_checkpoint
 from .interrupt import StopRequest, TrainingInterrupted
 from .learner import Learner
-from .plan import Plan, plan
+from .plan import RESUMED, Plan, plan
 from .progress import ProgressBar
 from .recorder import Recorder
 
@@ -47,6 +49,8 @@ def train(
         ValueError: bad settings or data, before anything is written.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
         FloatingPointError: nothing finite for some steps in a row; earlier checkpoints are good.
+        ConnectionResetError: another process of this run ended; likewise.
+        OSError: something cannot be written; likewise.
     """
     # The launcher numbers the processes; only the first speaks, from the start.
     tell = say if say and os.environ.get("RANK", "0") == "0" else _silence
@@ -69,14 +73,44 @@ def train(
         _loop(planned, learner, recorder, tell, progress if main else False)
         finished = True
     except FloatingPointError as error:
-        saved = checkpoint_steps(planned.directory / "checkpoints")
-        last = f"the last checkpoint is step {saved[-1]}" if saved else "there is no checkpoint"
         remedy = "lower --lr or --clip, or use --precision fp32"
-        raise FloatingPointError(f"{error}; {last}; {remedy}") from None
+        raise FloatingPointError(f"{error}; {_last(planned)}; {remedy}") from None
+    except OSError as error:
+        why = (
+            f"{error.strerror or error}, at step {learner.step}; {_last(planned)}; make it "
+            f"writable, then go on with --resume {planned.directory}"
+        )
+        raise OSError(error.errno, why, str(error.filename or planned.directory)) from None
+    except RuntimeError as error:
+        if not _lost_a_process(learner, error):
+            raise
+        why = (
+            f"another process of this run ended, at step {learner.step}; {_last(planned)}; start "
+            f"all again with --resume {planned.directory}"
+        )
+        raise ConnectionResetError(errno.ECONNRESET, why, str(planned.directory)) from error
     finally:
         if main:
-            recorder.close(finished)
+            # What cannot be written must not hide why the run ends.
+            with contextlib.nullcontext() if finished else contextlib.suppress(OSError):
+                recorder.close(finished)
     return _result(planned, learner, recorder)
+
+
+def _last(planned: Plan) -> str:
+    """The checkpoint that a run falls back on."""
+    try:
+        found = latest_checkpoint(planned.directory / "checkpoints", RESUMED)
+    except ValueError:
+        found = None
+    return f"the last good checkpoint is step {found[0].step}" if found else "no good checkpoint"
+
+
+def _lost_a_process(learner: Learner, error: RuntimeError) -> bool:
+    """Whether an error is that of a collective operation whose other side is gone."""
+    text = str(error).lower()
+    signs = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe")
+    return learner.accelerator.num_processes > 1 and any(sign in text for sign in signs)
 
 
 def _silence(text: str) -> None:
@@ -110,12 +144,17 @@ def _loop(
     log_every = max(1, steps // LINES)
     main = learner.accelerator.is_main_process
     window: list[float] = []
+    taken, skipped = 0, learner.skipped
     clock = opened = time.perf_counter()
     before = recorder.seconds
     with StopRequest() as stop, ProgressBar(steps, learner.step, progress) as bar:
         while learner.step < steps:
             loss, norm = learner.advance()
-            step = learner.step
+            step, taken = learner.step, taken + 1
+            if learner.skipped > skipped:
+                if skipped == 0:
+                    tell(f"step {step} is skipped: loss or gradient not finite; later ones count")
+                skipped = learner.skipped
             if math.isfinite(loss):
                 window.append(loss)
             bar.update(step, loss, last=step == steps)
@@ -123,9 +162,9 @@ def _loop(
             due = step % save_every == 0 or step == steps
             if step % log_every == 0 or due or stopping:
                 now, mean = time.perf_counter(), learner.mean(window)
-                if main and mean is not None:
-                    recorder.log(mean, norm, len(window) / (now - clock))
-                window, clock = [], now
+                if main:
+                    recorder.log(mean, norm, taken / (now - clock))
+                window, taken, clock = [], 0, now
             if due or stopping:
                 if main:
                     recorder.seconds = before + time.perf_counter() - opened

@@ -328,9 +328,10 @@ def test_ten_in_a_row_end_the_run_with_a_reason(
     with pytest.raises(FloatingPointError) as caught:
         train(settings(tmp_path, steps=50))
     message = str(caught.value)
-    assert "10 times in a row, at step 16" in message
+    assert "10 times in a row, last in the batch of step 16" in message
+    assert "48 of the 48 samples" in message
     assert "mostly for t in [" in message
-    assert "the last checkpoint is step 12" in message
+    assert "the last good checkpoint is step 12" in message
     # Step 4 was saved before the trouble, 8 and 12 during it with untouched weights.
     for step in (8, 12):
         state = state_of(tmp_path / "run")
