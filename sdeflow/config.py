@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from .files import read_yaml, write_text
 from .options import Option, convert, flag, nearest, option, options_of, unknown
+from .rules import conflicts
 
 __all__ = [
     "ARCHITECTURE",
@@ -104,6 +105,23 @@ class TrainConfig:
     time_distribution: str = option(
         "stratified", "how training times are drawn", choices=TIME_DISTRIBUTIONS
     )
+    lipschitz_weight: float = option(
+        0.0,
+        "weight of a penalty on K = |eps(x, t) - eps(x, t + 1/1000)| * 1000 for small t, the "
+        "steepness in time; 0: none",
+    )
+    lipschitz_below: float | None = option(
+        None,
+        "time below which steepness is penalised",
+        unit="time, in (0, 1)",
+        auto="where log-SNR equals that of vp linear at 0.1",
+    )
+    soft_truncation: float | None = option(
+        None,
+        "draw a smallest time for each batch, with density proportional to 1/t^k, k this number; "
+        "1: even in log t",
+        auto="t_min for every batch",
+    )
     t_min: float = option(1e-5, "smallest training time", unit="time, in (0, 1)")
     t_max: float | None = option(
         None,
@@ -176,9 +194,17 @@ class TrainConfig:
                 raise ValueError(f"{flag(item.name)} is {value}: it must be finite")
         self._open("etsdm_threshold", 0, 1)
         self._open("t_min", 0, 1)
+        self._open("lipschitz_below", 0, 1)
         for name in ("etsdm_intervals", "steps", "batch_size", "image_size", "checkpoint_every"):
             self._least(name, 1)
-        for name in ("warmup", "weight_decay", "clip", "seed"):
+        for name in (
+            "warmup",
+            "weight_decay",
+            "clip",
+            "seed",
+            "lipschitz_weight",
+            "soft_truncation",
+        ):
             self._least(name, 0)
         for name in ("lr", "smooth_start", "smooth_scale"):
             value = getattr(self, name)
@@ -190,15 +216,12 @@ class TrainConfig:
             raise ValueError(f"--ema is {self.ema}: give a decay in [0, 1)")
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"--label-dropout is {self.label_dropout}: give a share in [0, 1]")
-        if self.weighting in ("score", "score-sigma2") and self.predict != "score":
-            raise ValueError(
-                f"--weighting {self.weighting} is a loss of the score, but --predict is "
-                f"{self.predict}: add --predict score, or choose --weighting simple"
-            )
         if self.name is not None and not _plain(self.name):
             raise ValueError(
                 f"--name is {self.name!r}: give a plain directory name; its place goes into --out"
             )
+        for line in conflicts(self):
+            raise ValueError(line)
 
     def _open(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)

@@ -7,6 +7,7 @@ the number of processes or on a restart:
               of step n is entry (n B + i) mod N of epoch (n B + i) // N
     t, flips, dropped labels   drawn for the whole batch from hash(seed, step); each process keeps
               its slice
+    smallest time of a batch (soft truncation)   from hash(seed, step), of its own
     noise     in blocks of `BLOCK` samples, block b from hash(seed, step, b); a process draws only
               the blocks its slice meets
 """
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .loss import TimeDistribution
+from .truncation import SoftTruncation
 
 __all__ = ["Batch", "Draws", "seed_of"]
 
@@ -41,12 +43,14 @@ class Batch:
         t: times, float64 on the host (b,).
         flip: which samples are mirrored, bool (b,).
         drop: which labels are replaced by the null label, bool (b,).
+        kept: share of the law of times that this batch was drawn from, 1 without soft truncation.
     """
 
     index: Tensor
     t: Tensor
     flip: Tensor
     drop: Tensor
+    kept: float = 1.0
 
 
 class Draws:
@@ -60,6 +64,7 @@ class Draws:
         label_dropout: share of labels dropped.
         rank: this process.
         processes: how many there are; slices of the batch may differ by one sample.
+        truncation: law of a batch's smallest time, or None.
     """
 
     def __init__(
@@ -71,9 +76,10 @@ class Draws:
         label_dropout: float = 0.0,
         rank: int = 0,
         processes: int = 1,
+        truncation: SoftTruncation | None = None,
     ) -> None:
         self.seed, self.size, self.batch_size, self.time = seed, size, batch_size, time
-        self.label_dropout = label_dropout
+        self.label_dropout, self.truncation = label_dropout, truncation
         self.first = rank * batch_size // processes
         self.last = (rank + 1) * batch_size // processes
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
@@ -81,11 +87,20 @@ class Draws:
     def batch(self, step: int) -> Batch:
         """The draws of step `step`, from 0, for this process."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, "batch", step))
-        t = self.time.sample(self.batch_size, generator)
+        start = self._start(step)
+        t = self.time.sample(self.batch_size, generator, start)
         flip = torch.rand(self.batch_size, generator=generator) < 0.5
         drop = torch.rand(self.batch_size, generator=generator) < self.label_dropout
         mine = slice(self.first, self.last)
-        return Batch(self._rows(step), t[mine], flip[mine], drop[mine])
+        return Batch(self._rows(step), t[mine], flip[mine], drop[mine], 1 - start)
+
+    def _start(self, step: int) -> float:
+        """Share of the law of times below this batch's smallest time."""
+        if self.truncation is None:
+            return 0.0
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "truncation", step))
+        u = torch.rand(1, generator=generator, dtype=torch.float64)
+        return self.time.below(float(self.truncation.quantile(u)))
 
     def _rows(self, step: int) -> Tensor:
         place, stop = step * self.batch_size + self.first, step * self.batch_size + self.last

@@ -6,7 +6,9 @@ Step n, for n = 0, 1, ...:
     theta <- AdamW(theta, clip(grad mean_i w(t_i) |eps-hat_i - eps_i|^2 / d))
     ema   <- m ema + (1 - m) theta,   m = min(decay, (1 + k)/(10 + k)) after k updates
 
-so that the average forgets its start in short runs as well. Times, alpha and sigma are float64 on
+so that the average forgets its start in short runs as well. Asked for, a penalty on steepness in
+time is added to the loss (`penalty.py`), and each batch has a smallest time of its own
+(`truncation.py`). Times, alpha and sigma are float64 on
 the host; the network alone runs in reduced precision; loss, gradients, optimiser and average are
 float32. A step whose loss or gradient is not finite changes nothing and is counted; one that
 makes a weight infinite (no gradient showed it) ends the run before the average sees it.
@@ -29,7 +31,9 @@ from ..denoiser import Denoiser
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .draws import Draws, seed_of
 from .loss import DenoisingLoss, TimeDistribution, time_bins
+from .penalty import GAP, LipschitzPenalty
 from .plan import Plan, Tensors, device_of
+from .truncation import SoftTruncation
 
 __all__ = ["Learner", "ema_decay", "learning_rate"]
 
@@ -99,10 +103,15 @@ class Learner:
         self.denoiser = plan.denoiser.to(self.device).train()
         self.average = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         self.sde = self.denoiser.sde
-        law = TimeDistribution(
-            config.time_distribution, self.sde, config.t_min, settled(config.t_max)
-        )
+        t_max = settled(config.t_max)
+        law = TimeDistribution(config.time_distribution, self.sde, config.t_min, t_max)
         self.loss = DenoisingLoss(config.predict, config.weighting, law)
+        self.penalty = None
+        if config.lipschitz_weight:
+            self.penalty = LipschitzPenalty(
+                self.denoiser, config.lipschitz_weight, settled(config.lipschitz_below)
+            )
+        power = config.soft_truncation
         self.draws = Draws(
             config.seed,
             len(self.dataset.train),
@@ -111,6 +120,7 @@ class Learner:
             config.label_dropout,
             self.accelerator.process_index,
             self.accelerator.num_processes,
+            None if power is None else SoftTruncation(power, config.t_min, t_max),
         )
         self.labels = self.dataset.train_labels if config.class_condition else None
         optimizer = torch.optim.AdamW(
@@ -194,8 +204,20 @@ class Learner:
         noise = self.draws.noise(step, tuple(x_0.shape[1:]), self.device)
         if self._dropout:
             torch.manual_seed(seed_of(self.config.seed, "dropout", step, self.draws.first))
-        output = self.model(self.sde.perturb(x_0, batch.t, noise), batch.t.numpy(), label)
-        return self.loss(output, x_0, noise, batch.t), batch.t
+        x, t = self.sde.perturb(x_0, batch.t, noise), batch.t
+        # What the penalty asks besides goes into the same call: one forward pass, whoever trains.
+        early = torch.empty(0, dtype=torch.int64) if self.penalty is None else self.penalty.rows(t)
+        rows = early.to(self.device)
+        if len(rows):
+            x, t = torch.cat([x, x[rows]]), torch.cat([t, t[early] + GAP])
+            label = None if label is None else torch.cat([label, label[rows]])
+        output = self.model(x, t.numpy(), label)
+        output, later = output[: len(x_0)], output[len(x_0) :]
+        losses = batch.kept * self.loss(output, x_0, noise, batch.t)
+        if self.penalty is not None and len(rows):
+            penalty = self.penalty(x[len(x_0) :], batch.t[early], output[rows], later)
+            losses = losses.index_add(0, rows, penalty)
+        return losses, batch.t
 
     def advance(self) -> tuple[float, float]:
         """One step; returns the mean loss of this process's samples and the gradient's norm.

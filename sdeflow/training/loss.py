@@ -128,12 +128,30 @@ class TimeDistribution:
             return -self.sde.log_snr_dot(t) * normal
         return torch.full_like(t, 1 / (self.t_max - self.t_min))
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` times, float64 on the host, from a host generator."""
+    def below(self, t: float) -> float:
+        """P(t' < t), for t in [t_min, t_max]; short of 1 for `discrete`."""
+        if self.kind == "discrete":
+            first = min(self._last, math.ceil(t * DISCRETE_STEPS * (1 - 1e-12)))
+            return max(0, first - self._first) / (self._last - self._first + 1)
+        if self.kind == "log-snr":
+            return (self._high - float(self.sde.log_snr(t))) / (self._high - self._low)
+        if self.kind == "log-normal":
+            z = (-self.sde.log_snr(t) - LOG_MEAN) / LOG_STD
+            return (float(torch.special.ndtr(z)) - self._cdf_low) / self._mass
+        return (t - self.t_min) / (self.t_max - self.t_min)
+
+    def sample(self, count: int, generator: torch.Generator, start: float = 0.0) -> Tensor:
+        """`count` times, float64 on the host, from a host generator.
+
+        Args:
+            count: how many.
+            generator: the generator.
+            start: share of the law that is left out at its lower end, in [0, 1).
+        """
         u = torch.rand(count, generator=generator, dtype=torch.float64)
         if self.kind == "stratified":
             u = (torch.arange(count, dtype=torch.float64) + u) / count
-        return self.quantile(u)
+        return self.quantile(start + (1 - start) * u)
 
 
 class DenoisingLoss:

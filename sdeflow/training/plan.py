@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..build import build_denoiser, build_sde
-from ..conditioning import read_edges
+from ..conditioning import default_threshold, read_edges
 from ..config import (
     ARCHITECTURE,
     PLACE,
@@ -31,6 +31,7 @@ from ..denoiser import Denoiser
 from ..sde import SDE
 from .checkpoint import Checkpoint, checkpoint_steps, latest_checkpoint
 from .draws import seed_of
+from .penalty import GAP
 
 __all__ = ["RESUMED", "Plan", "Tensors", "default_name", "device_of", "plan", "resolve"]
 
@@ -159,10 +160,11 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     Raises:
         ValueError: the device or the precision is not to be had here.
     """
+    sde = build_sde(config)
     steps, batch_size = _length(dataset)
     steps = config.steps or steps
     chosen: dict[str, Any] = {
-        "t_max": _end(config, build_sde(config)),
+        "t_max": _end(config, sde),
         "flips": dataset.flips,
         "steps": steps,
         "batch_size": batch_size,
@@ -171,6 +173,8 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         "ema": 0.999,
         "checkpoint_every": max(1, min(5000, -(-steps // 10))),
     }
+    if config.lipschitz_weight:
+        chosen["lipschitz_below"] = default_threshold(sde)
     values = config.to_dict()
     for name, value in chosen.items():
         if values[name] is None:
@@ -182,6 +186,11 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     resolved = TrainConfig.from_dict(values)
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
+    below, t_max = resolved.lipschitz_below, settled(resolved.t_max)
+    if below is not None and below + GAP > t_max:
+        raise ValueError(
+            f"--lipschitz-below is {below}: with --t-max {t_max} it can be {t_max - GAP:g} at most"
+        )
     return resolved
 
 
@@ -195,6 +204,10 @@ def default_name(config: TrainConfig) -> str:
         parts.append(config.condition)
     if config.etsdm:
         parts.append("etsdm")
+    if config.lipschitz_weight:
+        parts.append(f"lipschitz-{config.lipschitz_weight:g}")
+    if config.soft_truncation is not None:
+        parts.append("soft-truncation")
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(parts)).strip("-.")[:100]
 
 

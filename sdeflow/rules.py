@@ -1,0 +1,30 @@
+"""Settings of a training run that do not go together, each refused with a remedy.
+
+What one option alone may be is said by `sdeflow.config`; here is what two of them rule out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+
+__all__ = ["conflicts"]
+
+
+def conflicts(config: TrainConfig) -> Iterator[str]:
+    """A line for each pair of settings that contradict each other; nothing where all is well."""
+    if config.weighting in ("score", "score-sigma2") and config.predict != "score":
+        yield (
+            f"--weighting {config.weighting} is a loss of the score, but --predict is "
+            f"{config.predict}: add --predict score, or choose --weighting simple"
+        )
+    if config.lipschitz_weight and config.condition == "none":
+        yield (
+            "--lipschitz-weight with --condition none: a network that is not told the time has "
+            "no slope in it; leave one of them out"
+        )
+    if config.lipschitz_below is not None and not config.lipschitz_weight:
+        yield "--lipschitz-below without --lipschitz-weight does nothing: give a weight"
