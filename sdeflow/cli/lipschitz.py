@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.models import PROCESS, exact_model, foreign_model, only_with, run_model
-from sdeflow.cli.options import common, emit, progress_bar, train_options, write_config
-from sdeflow.config import TrainConfig
+from sdeflow.cli.models import find_measured, measured_options
+from sdeflow.cli.options import common, emit, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import Tensor
-
-    from sdeflow.denoiser import Predictor
 
 __all__ = ["command"]
 
-FOREIGN = ("condition", "smooth_scale", "predict", "data", "data_dir", "image_size")
 FITTED = (1e-8, 1e-5)  # times between which the exponent is fitted
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A model to measure, with data to measure it on (an exact one draws its own)."""
-
-    model: Predictor
-    about: str
-    source: dict[str, str]
-    place: Path
-    t_min: float
-    x_0: Tensor | None = None
-    label: Tensor | None = None
-    exact: bool = False
-
-
 @click.command("lipschitz")
-@click.argument("run", required=False)
-@click.option(
-    "--oracle",
-    metavar="SPEC",
-    help="An exact model in place of RUN: gaussian, mixture, mixture:width=0.02, finite, classes. "
-    "[default: none]",
-)
-@click.option(
-    "--model",
-    metavar="MODULE:FACTORY",
-    help="In place of RUN, what a function of yours gives: a torch module F(x, c), read by --sde, "
-    "--condition and --predict and measured on --data. [default: none]",
-)
-@click.option(
-    "--shared",
-    type=click.Choice(["ideal", "plug-in"]),
-    default="ideal",
-    help="What an oracle answers with --etsdm, as in `steps`. [default: ideal]",
-)
-@train_options((*PROCESS, *FOREIGN))
+@measured_options()
 @click.option(
     "--measure",
     multiple=True,
@@ -99,7 +61,6 @@ class Measured:
     "--batch-size", type=int, default=256, help="Samples measured at once. [default: 256]"
 )
 @click.option("--seed", type=int, default=0, help="Seed of the samples. [default: 0]")
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -126,10 +87,7 @@ def command(
 
     Example: `sdeflow lipschitz --oracle mixture --schedule trig`.
     """
-    given = [name for name in (run, oracle, model) if name is not None]
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)}: give one of RUN, --oracle and --model")
-    found = _find(ctx, run, oracle, model, values)
+    found = find_measured(ctx, "lipschitz", run, oracle, model, values)
     from sdeflow.instruments.lipschitz import lipschitz_study, singular_exponent, time_grid
     from sdeflow.instruments.lipschitz_report import write_lipschitz
     from sdeflow.report import new_directory
@@ -178,68 +136,6 @@ def command(
         )
     for name, path in files.items():
         click.echo(f"{name:13} {path}", err=as_json)
-
-
-def _find(
-    ctx: click.Context,
-    run: str | None,
-    oracle: str | None,
-    model: str | None,
-    values: dict[str, Any],
-) -> Measured:
-    """The model that was asked for."""
-    from sdeflow.data import load_data
-    from sdeflow.report import describe
-
-    if oracle is not None:
-        only_with(ctx, FOREIGN, "belongs to --model: an oracle brings its own")
-        made, about = exact_model(oracle, values)
-        place = Path("lipschitz", oracle.split(":")[0])
-        return Measured(made, about, {"oracle": oracle}, place, FITTED[0], exact=True)
-    if model is not None:
-        only_with(ctx, ("shared",), "belongs to --oracle")
-        config = TrainConfig.from_dict({name: values[name] for name in (*PROCESS, *FOREIGN)})
-        made, about = foreign_model(model, config, values["device"])
-        x_0 = load_data(config.data, config.data_dir, config.image_size).heldout
-        _try(made, x_0, model)
-        place = Path("lipschitz", model.replace(":", "."))
-        return Measured(made, about, {"model": model}, place, 1e-5, x_0)
-    only_with(ctx, FOREIGN, "belongs to --model: a run brings its own")
-    loaded = run_model(ctx, run, values["device"])
-    config = loaded.config
-    data = load_data(config.data, config.data_dir, config.image_size)
-    return Measured(
-        loaded.denoiser,
-        f"{loaded.path.name}, {loaded.step} steps: {describe(config)}",
-        {"run": str(loaded.path)},
-        loaded.path / "lipschitz",
-        config.t_min,
-        data.heldout,
-        data.heldout_labels if config.class_condition else None,
-    )
-
-
-def _try(made: Predictor, x_0: Tensor, spec: str) -> None:
-    """Ask a strange model once, so that one that does not fit its data is refused in a line."""
-    import torch
-
-    from sdeflow.instruments.derivative import state_of
-
-    dtype, device = state_of(made)
-    x = x_0[:2].to(device, dtype)
-    shape = tuple(x.shape)
-    try:
-        with torch.no_grad():
-            answer = made.noise(x, 0.5)
-    except Exception as error:  # whatever a stranger's code raises is bad input to us
-        raise ValueError(
-            f"--model {spec}: fails on x of shape {shape} and c of shape (2,), "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if tuple(answer.shape) != shape:
-        raise ValueError(
-            f"--model {spec}: answers shape {tuple(answer.shape)} to x of shape {shape}"
-        )
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
