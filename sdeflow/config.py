@@ -26,6 +26,7 @@ from .rules import conflicts
 __all__ = [
     "ARCHITECTURE",
     "PLACE",
+    "SHARING",
     "Option",
     "TrainConfig",
     "load_config",
@@ -285,6 +286,9 @@ ARCHITECTURE = (
     "class_condition",
 )
 """Options that change what the weights mean: a run cannot be resumed with others."""
+
+SHARING = ("etsdm", "etsdm_threshold", "etsdm_intervals", "etsdm_edges", "etsdm_at")
+"""Options of E-TSDM, which a trained run can be sampled with others of."""
 
 PLACE = ("resume", "out", "name")
 """Options that say where a run lives, not what it is: left out of ``config.yaml``."""

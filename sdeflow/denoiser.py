@@ -156,6 +156,16 @@ class Denoiser(nn.Module, Predictor):
         """Times at which the condition jumps."""
         return self.conditioning.breaks
 
+    def told(self, conditioning: Conditioning) -> Denoiser:
+        """The same network told something else of time; weights are shared, not copied.
+
+        With E-TSDM on a network trained without it this is sharing only while sampling; with
+        `Time()` on one trained with it, sharing only while training. The network's embedding
+        expects the kind of condition it was trained on.
+        """
+        model = Denoiser(self.network, self.sde, conditioning, self.prediction, self.scale_input)
+        return model.train(self.training)
+
     def raw(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
         """The network's own output, what the training loss compares."""
         t = _host_times(t, x)

@@ -14,12 +14,13 @@ directory is executed on loading.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import TrainConfig, nearest
+from .config import SHARING, TrainConfig, nearest
+from .options import flag, unknown
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
@@ -48,6 +49,32 @@ class Run:
     num_classes: int
     step: int
     last_loss: float | None
+
+    def told(self, sharing: Mapping[str, Any]) -> Run:
+        """The same weights with time shared otherwise than in training.
+
+        Args:
+            sharing: values of the options in `SHARING`; None, or an option left out, is as in
+                training. ``{"etsdm": False}`` asks a network trained with E-TSDM at the time
+                itself, ``{"etsdm": True}`` shares time only while sampling.
+
+        Raises:
+            ValueError: another option, edges without E-TSDM, or edges out of range.
+        """
+        from .build import build_conditioning
+
+        values = {name: value for name, value in sharing.items() if value is not None}
+        for name in values:
+            if name not in SHARING:
+                raise ValueError(unknown("sharing option", name, SHARING))
+        if not values:
+            return self
+        config = self.config.replace(values)
+        if not config.etsdm and set(values) != {"etsdm"}:
+            name = next(name for name in values if name != "etsdm")
+            raise ValueError(f"{flag(name)} without E-TSDM does nothing: add --etsdm")
+        conditioning = build_conditioning(config, self.denoiser.sde)
+        return replace(self, config=config, denoiser=self.denoiser.told(conditioning))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.options import common, emit, note, plain, progress_bar, write_config
+from sdeflow.cli.options import (
+    common,
+    emit,
+    note,
+    plain,
+    progress_bar,
+    train_options,
+    write_config,
+)
+from sdeflow.config import SHARING
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +119,7 @@ SPACES = ("pixels", "classifier", "inception")
     metavar="DIR",
     help="Where to write. [default: a new directory RUN/evaluate, or evaluate beside the runs]",
 )
+@train_options(SHARING, trained=True)
 @common
 def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Measure samples of each RUN (default: the latest run) against held-out data.
@@ -117,7 +127,8 @@ def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:
     Fréchet, sliced Wasserstein and energy distance, MMD, precision, recall, density and coverage,
     with bootstrap intervals. The floor is the same number for training data: two halves of real
     data differ by that much. Runs share their starting noise, so that differences from the first
-    one are tested in pairs. Writes evaluate.json, evaluate.csv and config.yaml.
+    one are tested in pairs. With --etsdm or --no-etsdm all runs are asked that way. Writes
+    evaluate.json, evaluate.csv and config.yaml.
 
     Example: `sdeflow evaluate baseline etsdm --solver ddim --steps 20 --seeds 0,1,2`.
     """
@@ -133,7 +144,8 @@ def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:
     seeds = _seeds(values["seeds"])
     settings = {name: values[name] for name in ("resamples", "confidence", "neighbours")}
     check_settings(**settings)
-    loaded = [load_run(run, warn=note) for run in runs or (latest_run(),)]
+    sharing = {name: values[name] for name in SHARING}
+    loaded = [load_run(run, warn=note).told(sharing) for run in runs or (latest_run(),)]
     names = _names(loaded)
     data = _data(loaded)
     count = values["count"]

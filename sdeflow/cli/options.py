@@ -57,9 +57,11 @@ def common(function: Command) -> Command:
     )(function)
 
 
-def _help(option: config.Option) -> str:
+def _help(option: config.Option, trained: bool) -> str:
     """Help of one option: what it is, its unit, its default."""
-    if option.default is None:
+    if trained:
+        default = "as the run was trained"
+    elif option.default is None:
         default = option.auto
     elif isinstance(option.default, bool):
         default = "yes" if option.default else "no"
@@ -69,8 +71,13 @@ def _help(option: config.Option) -> str:
     return f"{option.help} [{'; '.join([*parts, f'default: {default}'])}]"
 
 
-def train_options(names: Sequence[str] = ()) -> Callable[[Command], Command]:
-    """Decorator: adds a click option for each field of `TrainConfig`, or for `names` alone."""
+def train_options(
+    names: Sequence[str] = (), *, trained: bool = False
+) -> Callable[[Command], Command]:
+    """Decorator: adds a click option for each field of `TrainConfig`, or for `names` alone.
+
+    With `trained` the options change a run that exists: they are None unless given.
+    """
 
     def add(function: Command) -> Command:
         chosen = [o for o in config.options() if not names or o.name in names]
@@ -82,8 +89,8 @@ def train_options(names: Sequence[str] = ()) -> Callable[[Command], Command]:
                 switch,
                 option.name,
                 type=None if option.type is bool else kind,
-                default=option.default,
-                help=_help(option),
+                default=None if trained else option.default,
+                help=_help(option, trained),
             )(function)
         return function
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.options import common, emit, note, progress_bar, write_config
+from sdeflow.cli.options import common, emit, note, progress_bar, train_options, write_config
+from sdeflow.config import SHARING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,12 +125,14 @@ __all__ = ["command"]
     help="Where to write. [default: a new directory RUN/samples/SOLVER]",
 )
 @click.option("--svg", is_flag=True, help="Write the step-size figure as SVG, too.")
+@train_options(SHARING, trained=True)
 @common
 def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **values: Any) -> None:
     """Sample from RUN: a directory, or a name under runs/; default: the latest run.
 
     Writes samples.npz, grid.png, steps.csv, steps.png, summary.json and the config.yaml that
-    repeats the command.
+    repeats the command. With --etsdm or --no-etsdm time is shared only while sampling, or was only
+    while training.
     """
     from sdeflow.report import describe, new_directory, write_samples
     from sdeflow.run import latest_run, load_run
@@ -140,7 +143,8 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     device = device_of(options.pop("device"))
     noise = _read_noise(options.pop("noise"))
     label = _labels(options.pop("label"), options["count"] if noise is None else len(noise))
-    loaded = load_run(run or latest_run(), warn=note)
+    sharing = {name: options.pop(name) for name in SHARING}
+    loaded = load_run(run or latest_run(), warn=note).told(sharing)
     with progress_bar("sampling") as progress:
         samples = sample(
             loaded.denoiser.to(device),

@@ -144,3 +144,19 @@ def test_bad_arguments() -> None:
         Denoiser(Recorder(), make_sde(), predict="eps")
     with pytest.raises(ValueError, match="no class labels"):
         Denoiser(Recorder(), make_sde()).given(label=1, guidance=2.0)
+
+
+def test_told_otherwise_the_network_is_the_same_and_the_process_unchanged() -> None:
+    sde = make_sde()
+    network = Recorder()
+    model = Denoiser(network, sde, predict="velocity", scale_input=True).eval()
+    shared = model.told(ETSDM(sde))
+    x, t = torch.ones(3, 2), torch.tensor([0.001, 0.05, 0.5], dtype=torch.float64)
+    shared.noise(x, t)
+    assert network.c.tolist() == pytest.approx([0.0, 0.04, 0.5])
+    assert shared.breaks == pytest.approx((0.02, 0.04, 0.06, 0.08, 0.1))
+    model.noise(x, t)
+    assert network.c.tolist() == pytest.approx(t.tolist())
+    assert model.breaks == ()
+    assert shared.network is network
+    assert (shared.prediction, shared.scale_input, shared.training) == ("velocity", True, False)
