@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from solvers import Status, StepLog
 
 from .dynamics import ProbabilityFlow, ReverseSDE
 
-__all__ = ["Samples", "add_times", "join_logs"]
+__all__ = ["Samples", "add_times", "join_logs", "join_samples"]
 
 
 @dataclass
@@ -39,6 +39,11 @@ class Samples:
     seconds: float
     trajectory: Tensor | None = None
     failure: str = field(default="", repr=False)
+
+    def to_host(self) -> Samples:
+        """The same with every tensor on the host."""
+        path = None if self.trajectory is None else self.trajectory.cpu()
+        return replace(self, x=self.x.cpu(), trajectory=path)
 
     @property
     def ok(self) -> np.ndarray:
@@ -93,6 +98,29 @@ def join_logs(logs: list[StepLog]) -> StepLog:
         offset += log.batch
     whole.finish()
     return whole
+
+
+def join_samples(parts: list[Samples]) -> Samples:
+    """Parts of one run put together, in order; they took place at the same time."""
+    first = parts[0]
+    log = join_logs([part.log for part in parts])
+    log.extra = {
+        name: np.concatenate([part.log.extra[name] for part in parts]) for name in first.log.extra
+    }
+    paths = [part.trajectory for part in parts if part.trajectory is not None]
+    settings = dict(first.settings)
+    if isinstance(settings.get("label"), list):
+        settings["label"] = [label for part in parts for label in part.settings["label"]]
+    return Samples(
+        x=torch.cat([part.x for part in parts]),
+        t=np.concatenate([part.t for part in parts]),
+        status=np.concatenate([part.status for part in parts]),
+        log=log,
+        settings=settings,
+        seconds=max(part.seconds for part in parts),
+        trajectory=torch.cat(paths, dim=1) if paths else None,
+        failure=next((part.failure for part in parts if part.failure), ""),
+    )
 
 
 def add_times(log: StepLog, dynamics: ProbabilityFlow | ReverseSDE) -> None:

@@ -3,7 +3,8 @@ r"""Sampling: denoiser + method + chart + grid or tolerances -> samples, with th
     x(t_max) = prior_scale eps   ->   the flow or the reverse SDE down to t_min   ->   x
 
 Sample i's start and its noise depend on (seed, i) alone, so neither the batch size nor the order
-changes it. `encode` runs the flow the other way. What fails comes back with its status.
+changes it, nor the process that draws it (`sdeflow.processes`). `encode` runs the flow the other
+way. What fails comes back with its status.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def sample(
     guidance: float = 1.0,
     noise: Tensor | None = None,
     count: int = 16,
+    first: int = 0,
     batch_size: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -85,6 +87,8 @@ def sample(
         guidance: classifier-free guidance weight, 1 for none.
         noise: (N, ...) standard normals to start from instead of the seed's.
         count: number of samples N.
+        first: number of the first: samples first, ..., first + N - 1 of the seed, so that a run
+            can be made in parts.
         batch_size: samples integrated at once; all by default.
         seed: seed of the whole run.
         dtype: floating-point type of the state.
@@ -104,6 +108,8 @@ def sample(
     count = len(noise) if noise is not None else count
     if count < 1:
         raise ValueError(f"count={count}: need at least 1 sample")
+    if first < 0:
+        raise ValueError(f"first={first}: samples are numbered from 0")
     if final not in ("none", "denoise", "zero"):
         raise ValueError(f"final={final!r}: choose none, denoise or zero")
     labels = labels_of(label, count, denoiser)
@@ -128,7 +134,7 @@ def sample(
     if guidance != 1:
         plan = replace(plan, denoiser=denoiser.given(guidance=guidance))
     device = device_of(denoiser)
-    seeds = sample_seeds(seed, count)
+    seeds = sample_seeds(seed, count, first)
     scale = denoiser.sde.prior_scale(plan.t_start)
 
     def start(rows: slice) -> Tensor:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sdeflow.data import Dataset
     from sdeflow.metrics import Evaluation, Features
+    from sdeflow.processes import Processes
     from sdeflow.run import Run
     from sdeflow.samples import Samples
 
@@ -134,42 +135,52 @@ def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """
     import torch
 
+    from sdeflow.files import together
     from sdeflow.metrics import check_settings, compare
     from sdeflow.metrics.tables import evaluation_tables, write_evaluations
+    from sdeflow.processes import local_device, processes
     from sdeflow.report import describe, new_directory
     from sdeflow.run import latest_run, load_run
     from sdeflow.training.plan import device_of
 
-    device = device_of(values["device"])
+    device = local_device(device_of(values["device"]))
     seeds = _seeds(values["seeds"])
     settings = {name: values[name] for name in ("resamples", "confidence", "neighbours")}
     check_settings(**settings)
-    sharing = {name: values[name] for name in SHARING}
-    loaded = [load_run(run, warn=note).told(sharing) for run in runs or (latest_run(),)]
-    names = _names(loaded)
-    data = _data(loaded)
-    count = values["count"]
-    reference, floor = _real(data, count, len(seeds), values["neighbours"])
-    spaces = _spaces(values, data, values["cache"] or loaded[0].path.parent / ".features", device)
     sets: dict[str, list[Tensor]] = {}
-    good = torch.ones(len(seeds), count, dtype=torch.bool)
     about = []
     failures = []
-    for name, run in zip(names, loaded, strict=True):
-        with progress_bar(f"sampling {name}") as progress:
-            x, ok, costs, failed = _draw(run, data, seeds, device, values, progress)
-        sets[name] = x
-        good &= ok
-        failures += [failed] if failed else []
-        about.append(
-            {
-                "run": run.path,
-                "name": name,
-                "step": run.step,
-                "about": describe(run.config),
-                **costs,
-            }
-        )
+    with processes() as group:
+        warn = note if group.main else None
+        sharing = {name: values[name] for name in SHARING}
+        loaded = [load_run(run, warn=warn).told(sharing) for run in runs or (latest_run(),)]
+        names = _names(loaded)
+        data = _data(loaded)
+        count = values["count"]
+        reference, floor = _real(data, count, len(seeds), values["neighbours"])
+        cache = values["cache"] or loaded[0].path.parent / ".features"
+        spaces = _spaces(values, data, cache, device)
+        good = torch.ones(len(seeds), count, dtype=torch.bool)
+        for name, run in zip(names, loaded, strict=True):
+            with progress_bar(f"sampling {name}", group.main) as progress:
+                drawn = _draw(run, data, seeds, device, values, progress, group)
+            if drawn is None:
+                continue
+            x, ok, costs, failed = drawn
+            sets[name] = x
+            good &= ok
+            failures += [failed] if failed else []
+            about.append(
+                {
+                    "run": run.path,
+                    "name": name,
+                    "step": run.step,
+                    "about": describe(run.config),
+                    **costs,
+                }
+            )
+    if not group.main:
+        return
     kept = [torch.nonzero(rows)[:, 0] for rows in good]
     least = min(len(rows) for rows in kept)
     if failures and least <= values["neighbours"]:
@@ -202,8 +213,10 @@ def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:
         "seeds": seeds,
         "spaces": [evaluation.to_dict() for evaluation in evaluations],
     }
-    files = write_evaluations(evaluations, out, plain(result))
-    write_config(out / "config.yaml", {"runs": [run.path for run in loaded], **values})
+    with together(out) as place:
+        made = write_evaluations(evaluations, place, plain(result))
+        write_config(place / "config.yaml", {"runs": [run.path for run in loaded], **values})
+    files = {name: out / path.name for name, path in made.items()}
     emit({**result, "out": out, "files": files}, as_json, evaluation_tables(evaluations))
     for kind, path in files.items():
         click.echo(f"{kind:9} {path}", err=as_json)
@@ -300,15 +313,20 @@ def _draw(
     device: torch.device,
     values: dict[str, Any],
     progress: Callable[[float], None],
-) -> tuple[list[Tensor], Tensor, dict[str, Any], str]:
-    """Samples of each seed, which succeeded (S, N), what they cost, and the first failure."""
+    group: Processes,
+) -> tuple[list[Tensor], Tensor, dict[str, Any], str] | None:
+    """Samples of each seed, which succeeded (S, N), what they cost, and the first failure.
+
+    All processes draw; the main one is given what they drew.
+    """
     import torch
 
+    from sdeflow.processes import sample_together
     from sdeflow.sampling import sample
 
     names = (
-        "count", "solver", "steps", "rtol", "atol", "chart", "grid", "eta", "t_min", "t_max",
-        "final", "guidance", "batch_size",
+        "solver", "steps", "rtol", "atol", "chart", "grid", "eta", "t_min", "t_max", "final",
+        "guidance", "batch_size",
     )  # fmt: skip
     label = None
     if run.config.class_condition and data.heldout_labels is not None:
@@ -316,22 +334,30 @@ def _draw(
         label = have[torch.arange(values["count"]) % len(have)]
     model = run.denoiser.to(device)
     drawn: list[Samples] = []
+    for k, seed in enumerate(seeds):
 
-    def report(share: float) -> None:
-        progress((len(drawn) + share) / len(seeds))
+        def report(share: float, k: int = k) -> None:
+            progress((k + share) / len(seeds))
 
-    for seed in seeds:
-        drawn.append(
-            sample(
+        def draw(
+            rows: slice, seed: int = seed, report: Callable[[float], None] = report
+        ) -> Samples:
+            return sample(
                 model,
                 run.data_shape,
-                label=label,
+                label=None if label is None else label[rows],
+                count=rows.stop - rows.start,
+                first=rows.start,
                 seed=seed,
                 on_failure="return",
                 progress=report,
                 **{name: values[name] for name in names},
             )
-        )
+
+        part = sample_together(group, values["count"], draw)
+        drawn += [] if part is None else [part]
+    if not drawn:
+        return None
     costs = {
         "sampler": drawn[0].caption(),
         "evaluations": sum(float(d.log.evaluations.mean()) for d in drawn) / len(drawn),

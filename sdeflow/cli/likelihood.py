@@ -109,6 +109,7 @@ def command(run: str | None, as_json: bool, **values: Any) -> None:
 
     Example: `sdeflow likelihood --count 128 --chart x/log-snr --draws 4`.
     """
+    from sdeflow.files import together, write_text
     from sdeflow.instruments.likelihood import data_likelihood
     from sdeflow.plots import write_csv
     from sdeflow.report import describe, new_directory
@@ -136,16 +137,13 @@ def command(run: str | None, as_json: bool, **values: Any) -> None:
             **{name: values[name] for name in names},
         )
     out = values.pop("out") or new_directory(loaded.path / "likelihood")
-    out.mkdir(parents=True, exist_ok=True)
     about = f"{loaded.path.name}, {loaded.step} steps: {describe(loaded.config)}"
     result = {"run": loaded.path, "about": about, "data": values["data"], **found.summary()}
-    files = {
-        "samples": write_csv(out / "likelihood.csv", found.columns()),
-        "summary": out / "summary.json",
-    }
-    text = json.dumps(plain(result), indent=2)
-    files["summary"].write_text(text + "\n", encoding="utf-8")
-    write_config(out / "config.yaml", {"run": loaded.path, **values})
+    with together(out) as place:
+        write_csv(place / "likelihood.csv", found.columns())
+        write_text(place / "summary.json", json.dumps(plain(result), indent=2) + "\n")
+        write_config(place / "config.yaml", {"run": loaded.path, **values})
+    files = {"samples": out / "likelihood.csv", "summary": out / "summary.json"}
     emit({**result, "out": out, "files": files}, as_json, _text(result))
     for kind, path in files.items():
         click.echo(f"{kind:9} {path}", err=as_json)

@@ -155,7 +155,7 @@ def emit(result: Any, as_json: bool, text: Any) -> None:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
+def progress_bar(what: str, show: bool = True) -> Iterator[Callable[[float], None]]:
     """A bar on stderr, where that is a terminal: call what it gives with the share done."""
     from rich.console import Console
     from rich.progress import (
@@ -177,7 +177,7 @@ def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not (show and console.is_terminal),
     )
     with bar:
         task = bar.add_task(what, total=1.0)

@@ -13,6 +13,8 @@ from sdeflow.config import SHARING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sdeflow.samples import Samples
+
 __all__ = ["command"]
 
 
@@ -131,34 +133,53 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     """Sample from RUN: a directory, or a name under runs/; default: the latest run.
 
     Writes samples.npz, grid.png, steps.csv, steps.png, summary.json and the config.yaml that
-    repeats the command. With --etsdm or --no-etsdm time is shared only while sampling, or was only
-    while training.
+    repeats the command. Under a launcher (torchrun, accelerate) the processes share the work.
+    With --etsdm or --no-etsdm time is shared only while sampling, or was only while training.
     """
+    import torch
+
+    from sdeflow.files import together
+    from sdeflow.processes import local_device, processes, sample_together
     from sdeflow.report import describe, new_directory, write_samples
     from sdeflow.run import latest_run, load_run
     from sdeflow.sampling import sample
     from sdeflow.training.plan import device_of
 
     options = dict(values)
-    device = device_of(options.pop("device"))
+    device = local_device(device_of(options.pop("device")))
     noise = _read_noise(options.pop("noise"))
-    label = _labels(options.pop("label"), options["count"] if noise is None else len(noise))
+    count = options.pop("count")
+    count = count if noise is None else len(noise)
+    label = _labels(options.pop("label"), count)
     sharing = {name: options.pop(name) for name in SHARING}
-    loaded = load_run(run or latest_run(), warn=note).told(sharing)
-    with progress_bar("sampling") as progress:
-        samples = sample(
-            loaded.denoiser.to(device),
-            loaded.data_shape,
-            noise=noise,
-            label=label,
-            on_failure="return",
-            progress=progress,
-            **options,
-        )
+    with processes() as group:
+        warn = note if group.main else None
+        loaded = load_run(run or latest_run(), warn=warn).told(sharing)
+        loaded.denoiser.to(device)
+        with progress_bar("sampling", group.main) as progress:
+
+            def draw(rows: slice) -> Samples:
+                return sample(
+                    loaded.denoiser,
+                    loaded.data_shape,
+                    noise=None if noise is None else noise[rows],
+                    label=label[rows] if isinstance(label, torch.Tensor) else label,
+                    count=rows.stop - rows.start,
+                    first=rows.start,
+                    on_failure="return",
+                    progress=progress,
+                    **options,
+                )
+
+            samples = sample_together(group, count, draw)
+    if samples is None:
+        return
     out = out or new_directory(loaded.path / "samples" / values["solver"].replace("/", "-"))
     about = f"{loaded.path.name}, {loaded.step} steps: {describe(loaded.config)}"
-    files = write_samples(samples, out, about, loaded.denoiser.breaks, svg)
-    write_config(out / "config.yaml", {"run": loaded.path, **values})
+    with together(out) as place:
+        made = write_samples(samples, place, about, loaded.denoiser.breaks, svg)
+        write_config(place / "config.yaml", {"run": loaded.path, **values})
+    files = {name: out / path.name for name, path in made.items()}
     summary = samples.summary()
     cost = summary["evaluations"]
     text = [

@@ -92,7 +92,9 @@ def test_evaluate_two_runs(runs, tmp_path):
     for difference in space["differences"]:
         fits(difference, DIFFERENCE)
         assert (difference["name"], difference["baseline"]) == ("shared", "plain")
-    assert {p.name for p in out.iterdir()} == {"evaluate.json", "evaluate.csv", "config.yaml"}
+    assert {p.name for p in out.iterdir()} == {
+        "evaluate.json", "evaluate.csv", "config.yaml", "SHA256SUMS",
+    }  # fmt: skip
     saved = json.loads((out / "evaluate.json").read_text())
     assert saved == {k: v for k, v in printed.items() if k not in ("out", "files")}
     with (out / "evaluate.csv").open() as file:
@@ -147,7 +149,9 @@ def test_likelihood_of_points(runs, tmp_path):
     )
     assert np.isfinite([printed[n] for n in ("mean", "standard_error", "prior")]).all()
     assert 0 < printed["reconstruction"] < 0.1
-    assert {p.name for p in out.iterdir()} == {"likelihood.csv", "summary.json", "config.yaml"}
+    assert {p.name for p in out.iterdir()} == {
+        "likelihood.csv", "summary.json", "config.yaml", "SHA256SUMS",
+    }  # fmt: skip
     with (out / "likelihood.csv").open() as file:
         rows = list(csv.DictReader(file))
     values = [float(row["nats_per_dim"]) for row in rows]

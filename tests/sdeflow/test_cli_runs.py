@@ -16,6 +16,7 @@ import sdeflow
 from sdeflow import sampling
 from sdeflow.cli import cli
 from sdeflow.cli.sample import command as sample_command
+from sdeflow.files import verify_sums
 
 QUICK = ["--size", "tiny", "--steps", "6", "--checkpoint-every", "6", "--batch-size", "16"]
 QUICK += ["--network", "mlp", "--wandb", "disabled"]
@@ -91,7 +92,8 @@ def test_sample_writes_what_it_says(sampled):
     for path in printed["files"].values():
         assert out.joinpath(path.rpartition("/")[2]).is_file()
     names = {"samples.npz", "grid.png", "steps.csv", "steps.png", "summary.json", "config.yaml"}
-    assert {p.name for p in out.iterdir()} == names
+    assert {p.name for p in out.iterdir()} == {*names, "SHA256SUMS"}
+    assert verify_sums(out) == []
     data = np.load(out / "samples.npz")
     assert data["x"].shape == (5, 1, 8, 8)
     np.testing.assert_array_equal(data["index"], np.arange(5))
