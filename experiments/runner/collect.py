@@ -1,0 +1,119 @@
+"""From job directories to results that are kept: one JSON and one CSV per experiment.
+
+    results/SCALE/NAME.json   a record per evaluation: problem, arm, seed, evaluation, key,
+                              training (its key), values
+    results/SCALE/NAME.csv    the single numbers among the values, a row each
+
+Records are merged by key into those that are there: results of several machines add up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdeflow.plots import write_csv
+
+from .evaluators import version_of
+from .jobs import read_result
+from .spec import Experiment
+
+__all__ = ["collect", "load_results"]
+
+DIGITS = 6
+
+
+def collect(experiments: Sequence[Experiment], runs: Path, results: Path) -> list[Path]:
+    """Gather what is done; returns the files written."""
+    written = []
+    for experiment in experiments:
+        path = results / f"{experiment.name}.json"
+        records = {_identity(record): record for record in load_results(path)}
+        before = set(records)
+        wanted = set()
+        for place, name, key, about in _wanted(experiment):
+            identity = _identity({**about, "evaluation": name, "key": key})
+            wanted.add(identity)
+            result = read_result(runs / place / key) if identity not in before else None
+            if result is not None:
+                kept = {
+                    "evaluation": name,
+                    "key": key,
+                    "kind": result["kind"],
+                    "seconds": result["seconds"],
+                    "values": result["values"],
+                }
+                records[identity] = _rounded({**about, **kept})
+        # What the experiment no longer asks for goes.
+        found = [record for identity, record in records.items() if identity in wanted]
+        if not found:
+            continue
+        results.mkdir(parents=True, exist_ok=True)
+        lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in found)
+        path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        written += [path, _table(found, path)]
+    return written
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells records apart; two arms may share one key."""
+    return tuple(record[name] for name in ("problem", "arm", "seed", "evaluation", "key"))
+
+
+def _wanted(experiment: Experiment) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """Directory, evaluation, key and place in the grid of all that an experiment asks for."""
+    found = []
+    for subject in experiment.subjects:
+        about = {
+            "problem": subject.problem,
+            "arm": subject.arm,
+            "seed": subject.seed,
+            "training": None if subject.oracle else subject.key,
+        }
+        if subject.oracle is None:
+            found.append(("train", "train", subject.key, about))
+        for evaluation in subject.evaluations:
+            key = subject.evaluation_key(evaluation, version_of(evaluation.kind))
+            found.append(("evaluate", evaluation.name, key, about))
+    return found
+
+
+def load_results(path: Path) -> list[dict[str, Any]]:
+    """The records of an experiment; none where there is no file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and collect anew") from None
+    return found
+
+
+def _table(records: Sequence[dict[str, Any]], path: Path) -> Path:
+    names = ("problem", "arm", "seed", "training", "evaluation", "key")
+    rows = [
+        (*(record[name] for name in names), metric, value)
+        for record in records
+        for metric, value in record["values"].items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    columns = zip((*names, "metric", "value"), zip(*rows, strict=True), strict=True)
+    return write_csv(path, {name: list(map(str, values)) for name, values in columns})
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to 6 digits: more would be noise, and megabytes."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.{DIGITS}g}")
+    return value

@@ -1,0 +1,113 @@
+"""How long the jobs will take, from those that are done.
+
+    training     seconds a step of trainings of the same problem (else of the same data), x steps
+    evaluation   median seconds of the same evaluation on the same problem
+
+Where nothing like it has been done, a training step is measured on the spot, and an evaluation is
+guessed from how often it asks the model: an evaluation takes a third of a step per sample.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sdeflow.config import settled
+from sdeflow.training.learner import Learner
+from sdeflow.training.plan import plan
+
+from .jobs import Job, read_result
+from .spec import resolved
+
+__all__ = ["Costs"]
+
+STEPS = 3  # measured, after one to warm up
+PRICES = {  # evaluations of the model a sample, where steps and tolerance do not say
+    "samples": 80.0,
+    "lipschitz": 600.0,
+    "heldout": 40.0,
+    "likelihood": 600.0,
+    "steps": 5000.0,
+    "noise-steps": 5000.0,
+    "sensitivity": 300.0,
+    "gradients": 300.0,
+    "neighbours": 500.0,
+}
+
+
+class Costs:
+    """Seconds of jobs.
+
+    Args:
+        runs: the directory of the jobs.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self._steps: dict[Any, float] = {}
+
+    def hours(self, jobs: Iterable[Job], measure: bool = False) -> float:
+        """Hours of one worker for those of the jobs that are not done.
+
+        Args:
+            jobs: all of them, the done ones too: they say what the others will cost.
+            measure: whether to measure steps of trainings unlike any that is done.
+        """
+        jobs = list(jobs)
+        known: dict[Any, list[float]] = {}
+        for job in jobs:
+            if job.done and (result := read_result(job.directory)):
+                amount = self._amount(job)
+                known.setdefault(self._like(job), []).append(result["seconds"] / amount)
+        price = {key: statistics.median(values) for key, values in known.items()}
+        total = 0.0
+        for job in jobs:
+            if not job.done:
+                each = price.get(self._like(job))
+                total += (self._guess(job, price, measure) if each is None else each) * (
+                    self._amount(job)
+                )
+        return total / 3600
+
+    def _like(self, job: Job) -> Any:
+        """What a job must share with another one to cost the same per unit."""
+        config = job.subject.config
+        data = (config.data, config.image_size, config.size, config.batch_size)
+        return data if job.evaluation is None else (*data, job.evaluation.name)
+
+    def _amount(self, job: Job) -> float:
+        """Units of work: steps of a training; an evaluation is one."""
+        return 1.0 if job.evaluation else float(settled(job.subject.config.steps))
+
+    def _guess(self, job: Job, price: dict[Any, float], measure: bool) -> float:
+        """Seconds per unit of a job unlike all that are done; 0 where nothing is known."""
+        key = self._like(job)[:4]
+        step = price.get(key) or self._steps.get(key)
+        if step is None:
+            step = self._steps[key] = _step_seconds(job) if measure else 0.0
+        if job.evaluation is None:
+            return step
+        settings = job.evaluation.settings
+        asked = float(settings.get("steps") or PRICES[job.evaluation.kind])
+        samples = float(settings.get("count") or 64)
+        return asked * samples * step / (3 * settled(job.subject.config.batch_size))
+
+
+def _step_seconds(job: Job) -> float:
+    """Seconds of a training step, measured; 0 where the data are not on this machine."""
+    with tempfile.TemporaryDirectory() as place:
+        config = dataclasses.replace(resolved(job.subject.config), out=place, name="run")
+        try:
+            learner = Learner(plan(config))
+        except (ValueError, MemoryError):
+            return 0.0
+        learner.advance()
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            learner.advance()
+        return (time.perf_counter() - began) / STEPS
