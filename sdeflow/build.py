@@ -15,7 +15,12 @@ __all__ = ["build_conditioning", "build_denoiser", "build_network", "build_sde"]
 
 def build_sde(config: TrainConfig) -> SDE:
     """The forward process."""
-    return make_sde(config.sde, schedule=config.schedule, smooth_start=config.smooth_start)
+    return make_sde(
+        config.sde,
+        schedule=config.schedule,
+        smooth_start=config.smooth_start,
+        sigma_floor=config.sigma_floor,
+    )
 
 
 def build_conditioning(config: TrainConfig, sde: SDE) -> Conditioning:
@@ -50,6 +55,8 @@ def build_network(
         data_shape=data_shape,
         num_classes=num_classes if config.class_condition else 0,
         condition=config.condition,
+        embedding=config.embedding,
+        embedding_scale=config.embedding_scale,
     )
 
 

@@ -45,6 +45,7 @@ PREDICTIONS = ("noise", "data", "score", "velocity")
 WEIGHTINGS = ("simple", "likelihood", "min-snr", "score-sigma2", "score")
 TIME_DISTRIBUTIONS = ("uniform", "stratified", "discrete", "log-snr", "log-normal")
 NETWORKS = ("auto", "unet", "mlp")
+EMBEDDINGS = ("sinusoidal", "fourier", "table")
 SIZES = ("auto", "tiny", "small", "base", "paper")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 TRACKING = ("auto", "offline", "online", "disabled")
@@ -78,6 +79,13 @@ class TrainConfig:
         "scale s of the smooth start: the schedule is evaluated at t^2 (1 + s)/(t + s)",
         unit="time",
         auto="no smooth start",
+    )
+    sigma_floor: float | None = option(
+        None,
+        "smallest sigma of vp and subvp: the noise is max(sigma(t), floor), and the data are "
+        "never quite reached",
+        unit="units of the data, in (0, 1)",
+        auto="no floor",
     )
     etsdm: bool = option(
         False, "share the condition time inside each sub-interval below the threshold (E-TSDM)"
@@ -132,6 +140,18 @@ class TrainConfig:
     )
     network: str = option("auto", "network; auto: unet for images, else mlp", choices=NETWORKS)
     size: str = option("auto", "size of the network", choices=SIZES)
+    embedding: str = option(
+        "sinusoidal",
+        "how the network reads the condition: sinusoidal (waves, frequencies in geometric steps), "
+        "fourier (waves, denser in the high frequencies), table (a learned row per thousandth of "
+        "time, linear between them)",
+        choices=EMBEDDINGS,
+    )
+    embedding_scale: float = option(
+        1.0,
+        "factor of the highest frequency of the waves, which caps how steep the network can be in "
+        "time; at 1 it is that of 1000 discrete steps, 1 radian a step",
+    )
     class_condition: bool = option(False, "tell the network the class label")
     label_dropout: float = option(
         0.1, "share of labels replaced by the null label, for guidance", unit="in [0, 1]"
@@ -196,6 +216,7 @@ class TrainConfig:
         self._open("etsdm_threshold", 0, 1)
         self._open("t_min", 0, 1)
         self._open("lipschitz_below", 0, 1)
+        self._open("sigma_floor", 0, 1)
         for name in ("etsdm_intervals", "steps", "batch_size", "image_size", "checkpoint_every"):
             self._least(name, 1)
         for name in (
@@ -207,7 +228,7 @@ class TrainConfig:
             "soft_truncation",
         ):
             self._least(name, 0)
-        for name in ("lr", "smooth_start", "smooth_scale"):
+        for name in ("lr", "smooth_start", "smooth_scale", "embedding_scale"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{flag(name)} is {value}: give a positive number")
@@ -273,6 +294,7 @@ ARCHITECTURE = (
     "sde",
     "schedule",
     "smooth_start",
+    "sigma_floor",
     "etsdm",
     "etsdm_threshold",
     "etsdm_intervals",
@@ -283,6 +305,8 @@ ARCHITECTURE = (
     "predict",
     "network",
     "size",
+    "embedding",
+    "embedding_scale",
     "class_condition",
 )
 """Options that change what the weights mean: a run cannot be resumed with others."""

@@ -153,8 +153,8 @@ class Denoiser(nn.Module, Predictor):
 
     @property
     def breaks(self) -> tuple[float, ...]:  # type: ignore[override]
-        """Times at which the condition jumps."""
-        return self.conditioning.breaks
+        """Times at which the condition jumps, or the process has a kink."""
+        return tuple(sorted({*self.conditioning.breaks, *self.sde.breaks}))
 
     def told(self, conditioning: Conditioning) -> Denoiser:
         """The same network told something else of time; weights are shared, not copied.

@@ -73,7 +73,7 @@ class Mixture(Oracle):
     ) -> None:
         if (width is None) == (covariance is None):
             raise ValueError("width, covariance: give exactly one of the two")
-        self.sde = sde
+        self.sde, self.breaks = sde, sde.breaks
         self.data_shape = tuple(means.shape[1:])
         self.means = means.to(torch.float64).flatten(1)
         k, d = self.means.shape
@@ -224,7 +224,7 @@ class FiniteData(Oracle):
     """
 
     def __init__(self, sde: SDE, points: Tensor, chunk: int = 256) -> None:
-        self.sde, self.chunk = sde, chunk
+        self.sde, self.breaks, self.chunk = sde, sde.breaks, chunk
         self.data_shape = tuple(points.shape[1:])
         self.points = points.flatten(1)
 
@@ -284,6 +284,7 @@ class LabelledOracle(Oracle):
     def __init__(self, classes: Sequence[Oracle], everything: Oracle) -> None:
         self.members = [*classes, everything]
         self.sde, self.data_shape = everything.sde, everything.data_shape
+        self.breaks = everything.breaks
         self.num_classes = len(classes)
 
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:

@@ -33,6 +33,8 @@ def describe_process(config: TrainConfig) -> str:
         process += f" {config.schedule}"
     if config.smooth_start is not None:
         process += f" with smooth start {config.smooth_start:g}"
+    if config.sigma_floor is not None:
+        process += f" with sigma at least {config.sigma_floor:g}"
     return process
 
 

@@ -21,6 +21,21 @@ def conflicts(config: TrainConfig) -> Iterator[str]:
             f"--weighting {config.weighting} is a loss of the score, but --predict is "
             f"{config.predict}: add --predict score, or choose --weighting simple"
         )
+    if config.sigma_floor is not None and config.sde not in ("vp", "subvp"):
+        yield (
+            f"--sigma-floor with --sde {config.sde}: its sigma does not vanish as a square root; "
+            "only vp and subvp can have a floor"
+        )
+    if config.embedding == "table" and config.condition not in ("time", "smooth"):
+        yield (
+            f"--embedding table has a row per thousandth of [0, 1], and --condition "
+            f"{config.condition} lies elsewhere: use --condition time or smooth, or waves"
+        )
+    if config.embedding == "table" and config.embedding_scale != 1:
+        yield (
+            f"--embedding-scale {config.embedding_scale:g} is for waves, and --embedding table "
+            "has none: leave it out"
+        )
     if config.lipschitz_weight and config.condition == "none":
         yield (
             "--lipschitz-weight with --condition none: a network that is not told the time has "

@@ -46,9 +46,16 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 class SDE(ABC):
-    """A forward process given by alpha(t) and sigma(t)."""
+    """A forward process given by alpha(t) and sigma(t).
+
+    Attributes:
+        name: what it is, for captions.
+        variance_preserving: whether alpha^2 + sigma^2 = 1.
+        breaks: times at which sigma' jumps, ascending.
+    """
 
     name: str
+    breaks: tuple[float, ...] = ()
     variance_preserving: bool = False
 
     @abstractmethod
@@ -302,17 +309,27 @@ class KarrasVE(_NoSignalLoss):
 SDES = ("vp", "subvp", "ve", "edm")
 
 
-def make_sde(name: str = "vp", schedule: str = "linear", smooth_start: float | None = None) -> SDE:
+def make_sde(
+    name: str = "vp",
+    schedule: str = "linear",
+    smooth_start: float | None = None,
+    sigma_floor: float | None = None,
+) -> SDE:
     """A forward process by name.
 
     Args:
         name: vp, subvp, ve (geometric, 0.01 to 50) or edm (sigma = 80 t).
         schedule: schedule of vp and subvp (`sdeflow.schedule.SCHEDULES`); ve and edm have none.
         smooth_start: time scale of a smooth start of vp and subvp, or None.
+        sigma_floor: smallest sigma of vp and subvp (`sdeflow.sigma_floor`), or None for no floor.
 
     Raises:
         ValueError: unknown name, or a schedule option on a process that has none.
     """
+    if sigma_floor is not None:
+        from .sigma_floor import SigmaFloor
+
+        return SigmaFloor(make_sde(name, schedule, smooth_start), sigma_floor)
     if name in ("vp", "subvp"):
         made = make_schedule(schedule, smooth_start)
         return VP(made) if name == "vp" else SubVP(made)

@@ -31,7 +31,8 @@ class Told(Oracle):
 
     def __init__(self, of: Oracle, conditioning: Conditioning) -> None:
         self.of, self.conditioning = of, conditioning
-        self.sde, self.data_shape, self.breaks = of.sde, of.data_shape, conditioning.breaks
+        self.sde, self.data_shape = of.sde, of.data_shape
+        self.breaks = tuple(sorted({*conditioning.breaks, *of.breaks}))
 
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
         noise = self.of.predict(x, self.conditioning(t), "noise", label)
@@ -58,7 +59,8 @@ class SharedTime(Oracle):
                 f"below {conditioning.edges[0]:g}"
             )
         self.of, self.conditioning = of, conditioning
-        self.sde, self.data_shape, self.breaks = of.sde, of.data_shape, conditioning.breaks
+        self.sde, self.data_shape = of.sde, of.data_shape
+        self.breaks = tuple(sorted({*conditioning.breaks, *of.breaks}))
         nodes_z, weights_z = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(nodes))
         bounds = torch.tensor([t_min, *conditioning.edges], dtype=torch.float64)
         log_snr = self.sde.log_snr(bounds)

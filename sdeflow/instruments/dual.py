@@ -85,7 +85,8 @@ class Dual(Tensor):
         raise NotImplementedError(f"dual numbers have no rule for {func}")
 
 
-FACTS = ("__len__", "dim", "is_contiguous", "is_floating_point", "numel", "size")
+# Answered for the value: nothing that moves with it.
+FACTS = ("__len__", "detach", "dim", "is_contiguous", "is_floating_point", "numel", "size")
 # Linear in the first argument, the others being no tensors.
 LINEAR = (
     "__getitem__", "chunk", "contiguous", "double", "expand", "flatten", "float", "interpolate",

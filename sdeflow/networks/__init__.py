@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .embedding import CONDITION_BANDS, ConditionEmbedding, Fourier, Sinusoidal
+from .embedding import CONDITION_BANDS, ConditionEmbedding, Fourier, Sinusoidal, Table
 from .mlp import MLP
 from .unet import UNet
 
@@ -28,6 +28,7 @@ __all__ = [
     "ConditionEmbedding",
     "Fourier",
     "Sinusoidal",
+    "Table",
     "UNet",
     "make_network",
 ]
@@ -63,6 +64,7 @@ def make_network(
     num_classes: int = 0,
     condition: str = "time",
     embedding: str = "sinusoidal",
+    embedding_scale: float = 1.0,
     dropout: float = 0.0,
     x_features: int = 64,
     checkpointing: bool = False,
@@ -77,7 +79,8 @@ def make_network(
         data_shape: Shape of one sample, e.g. (1, 8, 8) or (2,).
         num_classes: Number of classes; 0 for an unconditional network.
         condition: What the network is told, a key of `CONDITION_BANDS`: sets the frequencies.
-        embedding: "sinusoidal" or "fourier".
+        embedding: "sinusoidal", "fourier" or "table".
+        embedding_scale: Factor of the highest frequency of the waves.
         dropout: Dropout inside the residual blocks, in [0, 1).
         x_features: Fourier features of x in a perceptron; 0 for none.
         checkpointing: Recompute the U-Net's blocks in the backward pass, for memory.
@@ -98,7 +101,8 @@ def make_network(
     ):
         if value not in allowed:
             raise ValueError(f"{argument} = {value!r}: must be one of {', '.join(allowed)}")
-    band = CONDITION_BANDS[condition]
+    low, high = CONDITION_BANDS[condition]
+    band = (low, high * embedding_scale)
     if network == "mlp" or (network == "auto" and len(shape) != 3):
         preset = PRESETS["small" if size == "auto" else size]
         return MLP(

@@ -15,6 +15,10 @@ a structure in c much finer than 1/high is invisible to it. The default for time
 what a network has that is told the index 1000 t (DDPM: highest frequency 1 per index); the lowest,
 0.1, turns by 0.1 rad over the whole of [0, 1].
 
+Or the network learns its own e(c): a table with a row for each thousandth of [0, 1], as networks
+with 1000 discrete steps have, linear between the rows. Nothing makes neighbouring rows alike but
+training, and a row is trained by the times next to it alone.
+
 The phases w_k c are formed in float64 on the host, and only the waves are rounded to the type and
 device of the parameters: in float32 a phase of 1000 is known to 3e-5 only.
 """
@@ -26,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CONDITION_BANDS", "ConditionEmbedding", "Fourier", "Sinusoidal"]
+__all__ = ["CONDITION_BANDS", "ConditionEmbedding", "Fourier", "Sinusoidal", "Table"]
 
 CONDITION_BANDS: dict[str, tuple[float, float]] = {
     "time": (0.1, 1000.0),
@@ -110,6 +114,35 @@ class Fourier(Waves):
         super().__init__(ladder * (high / ladder[-1]))
 
 
+class Table(nn.Module):
+    """Learned features of c in [0, 1]: a row for c = k/1000, k = 0..1000, linear between rows.
+
+    Times told as k/1000 get a row exactly. Rows start independent and normal with the size of
+    waves: |e|^2 = features / 2 on average.
+
+    Args:
+        features: Number of features.
+        steps: Number of intervals between rows.
+    """
+
+    def __init__(self, features: int, steps: int = 1000) -> None:
+        super().__init__()
+        self.steps, self.features = steps, features
+        self.rows = nn.Parameter(torch.randn(steps + 1, features) * math.sqrt(0.5))
+
+    def forward(self, c: Tensor) -> Tensor:
+        """Features of c, shape (B,) float64 -> shape (B, features), like the rows.
+
+        Outside [0, 1] the nearest interval is continued.
+        """
+        place = c.to("cpu").double() * self.steps
+        low = place.detach().floor().clamp(0, self.steps - 1)
+        share = (place + (-low))[:, None].to(self.rows)
+        index = low.long().to(self.rows.device)
+        below = self.rows[index]
+        return below + share * (self.rows[index + 1] - below)
+
+
 def _check(features: int, high: float) -> None:
     if features < 4 or features % 2:
         raise ValueError(f"features = {features}: must be even and at least 4")
@@ -125,7 +158,7 @@ class ConditionEmbedding(nn.Module):
     Args:
         features: Size of the embedding, even, at least 4.
         num_classes: Number of classes; 0 for an unconditional network.
-        kind: "sinusoidal" or "fourier".
+        kind: "sinusoidal", "fourier" or "table".
         band: Lowest and highest angular frequency in radians per unit of c (`CONDITION_BANDS`).
         waves: Number of waves fed to the perceptron; `features` unless given.
 
@@ -146,11 +179,13 @@ class ConditionEmbedding(nn.Module):
             raise ValueError(f"num_classes = {num_classes}: must be 0 (no classes) or more")
         waves = features if waves is None else waves
         if kind == "sinusoidal":
-            self.waves: Waves = Sinusoidal(waves, *band)
+            self.waves: Waves | Table = Sinusoidal(waves, *band)
         elif kind == "fourier":
             self.waves = Fourier(waves, band[1])
+        elif kind == "table":
+            self.waves = Table(waves)
         else:
-            raise ValueError(f"embedding = {kind!r}: must be 'sinusoidal' or 'fourier'")
+            raise ValueError(f"embedding = {kind!r}: must be sinusoidal, fourier or table")
         self.num_classes = num_classes
         self.first = nn.Linear(waves, features)
         self.second = nn.Linear(features, features)

@@ -57,7 +57,7 @@ class MLP(nn.Module):
         x_scale: Standard deviation of the entries of M, cycles per unit of x.
         num_classes: Number of classes; 0 for none. Label `num_classes` is the null label.
         dropout: Dropout inside the residual blocks, in [0, 1).
-        embedding: "sinusoidal" or "fourier".
+        embedding: "sinusoidal", "fourier" or "table".
         band: Lowest and highest angular frequency of the embedding, radians per unit of c.
 
     Raises:

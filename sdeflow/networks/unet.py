@@ -143,7 +143,7 @@ class UNet(nn.Module):
         head_channels: Channels of an attention head (at least one head).
         num_classes: Number of classes; 0 for none. Label `num_classes` is the null label.
         dropout: Dropout inside the residual blocks, in [0, 1).
-        embedding: "sinusoidal" or "fourier".
+        embedding: "sinusoidal", "fourier" or "table".
         band: Lowest and highest angular frequency of the embedding, radians per unit of c.
         embedding_size: Size of the embedding; 4 times the first level's channels, at least 128,
             unless given.

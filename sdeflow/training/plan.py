@@ -204,6 +204,12 @@ def default_name(config: TrainConfig) -> str:
         parts.append(config.condition)
     if config.etsdm:
         parts.append("etsdm")
+    if config.sigma_floor is not None:
+        parts.append(f"floor-{config.sigma_floor:g}")
+    if config.embedding != "sinusoidal":
+        parts.append(config.embedding)
+    if config.embedding_scale != 1:
+        parts.append(f"scale-{config.embedding_scale:g}")
     if config.lipschitz_weight:
         parts.append(f"lipschitz-{config.lipschitz_weight:g}")
     if config.soft_truncation is not None:

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from sdeflow.networks import CONDITION_BANDS, ConditionEmbedding, Fourier, Sinusoidal
+from sdeflow.denoiser import Denoiser
+from sdeflow.instruments.derivative import time_derivative
+from sdeflow.networks import (
+    CONDITION_BANDS,
+    ConditionEmbedding,
+    Fourier,
+    Sinusoidal,
+    Table,
+    make_network,
+)
+from sdeflow.sde import make_sde
 
 
 @pytest.mark.parametrize("condition", CONDITION_BANDS)
@@ -58,6 +68,48 @@ def test_highest_frequency_caps_the_slope() -> None:
     # |de/dc| = (sum w^2)^(1/2) at every c, because cos^2 + sin^2 = 1.
     expected = math.sqrt((waves.frequencies**2).sum())
     np.testing.assert_allclose(slope.norm(dim=1), expected, rtol=1e-12)
+
+
+def test_a_table_has_a_row_per_thousandth_and_lines_between() -> None:
+    table = Table(8)
+    c = torch.tensor([0.0, 0.001, 0.0255, 1.0], dtype=torch.float64)
+    rows = table.rows
+    expected = torch.stack([rows[0], rows[1], (rows[25] + rows[26]) / 2, rows[1000]])
+    torch.testing.assert_close(table(c), expected)
+    # |e|^2 has mean features / 2 and relative spread sqrt(2/8) a row, 1.6 % over 1001 rows.
+    assert float(rows.detach().square().sum(1).mean()) == pytest.approx(4, rel=0.08)
+
+
+def test_a_row_learns_from_the_times_next_to_it_alone() -> None:
+    table = Table(4)
+    table(torch.tensor([0.0252], dtype=torch.float64)).sum().backward()
+    assert table.rows.grad is not None
+    assert torch.nonzero(table.rows.grad.abs().sum(1))[:, 0].tolist() == [25, 26]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "unet"])
+def test_a_tables_derivative_in_time_is_the_slope_between_rows(kind: str) -> None:
+    shape = (1, 8, 8) if kind == "unet" else (2,)
+    network = make_network(kind, "tiny", data_shape=shape, embedding="table").double().eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    model = Denoiser(network, make_sde())
+    x, t = torch.randn(2, *shape).double(), torch.tensor([0.01234, 0.50041], dtype=torch.float64)
+    found = time_derivative(model, x, t, ["noise"])["noise"]
+    h = 1e-6
+    with torch.no_grad():
+        slope = (model.noise(x, t + h) - model.noise(x, t - h)) / (2 * h)
+    # Central differences within an interval: 1e-16/h of rounding, and (1000 h)^2 = 1e-6 of slopes.
+    torch.testing.assert_close(found.condition, slope, rtol=1e-4, atol=1e-5 * float(slope.std()))
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "fourier"])
+def test_the_scale_multiplies_the_highest_frequency(kind: str) -> None:
+    network = make_network(data_shape=(2,), embedding=kind, embedding_scale=0.1)
+    assert network.embedding.waves.frequencies[-1] == pytest.approx(100)
+    with pytest.raises(ValueError, match="high"):
+        make_network(data_shape=(2,), embedding=kind, embedding_scale=0.0)
 
 
 def test_frequencies_survive_a_change_of_type() -> None:
