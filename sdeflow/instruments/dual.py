@@ -89,9 +89,9 @@ class Dual(Tensor):
 FACTS = ("__len__", "detach", "dim", "is_contiguous", "is_floating_point", "numel", "size")
 # Linear in the first argument, the others being no tensors.
 LINEAR = (
-    "__getitem__", "chunk", "contiguous", "double", "expand", "flatten", "float", "interpolate",
-    "mean", "neg", "permute", "reshape", "squeeze", "sum", "to", "transpose", "unbind",
-    "unsqueeze", "view",
+    "__getitem__", "chunk", "contiguous", "double", "expand", "flatten", "float", "fold",
+    "interpolate", "mean", "neg", "permute", "reshape", "squeeze", "sum", "to", "transpose",
+    "unbind", "unsqueeze", "view",
 )  # fmt: skip
 
 
@@ -203,30 +203,40 @@ def _attention(q: Any, k: Any, v: Any) -> Dual:
 
 
 def _group_norm(
-    x: Dual,
+    x: Any,
     groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    weight: Any = None,
+    bias: Any = None,
     eps: float = 1e-5,
+    cudnn_enabled: bool = True,
 ) -> Dual:
-    p = x.value.contiguous()
+    p = _value(x).contiguous()
     n, channels = p.shape[:2]
     pixels = p.numel() // (n * channels)
-    value, m, w = torch.native_group_norm(p, weight, bias, n, channels, pixels, groups, eps)
-    # q' = q w + p k + rest, with coefficients per group (times the weight per channel).
-    p, q = p.reshape(n * groups, 1, -1), x.tangent.reshape(n * groups, -1, 1)
-    m, w = m.reshape(-1, 1), w.reshape(-1, 1)
-    mean_q = q.mean(1)
-    slope = w * (torch.bmm(p, q)[:, 0] / p.shape[-1] - m * mean_q)  # mean(y q)
-    k = -w * w * slope
-    rest = -w * mean_q - m * k
-    each = (w.reshape(n, groups, 1), k.reshape(n, groups, 1), rest.reshape(n, groups, 1))
-    gain = torch.ones(channels).to(p) if weight is None else weight
+    value, m, w = torch.native_group_norm(
+        p, _value(weight), _value(bias), n, channels, pixels, groups, eps
+    )
+    m, w = m.reshape(n, groups, 1), w.reshape(n, groups, 1)
+    # The tangent is q on_q + p on_p + rest, with coefficients per sample and channel.
+    on_p, rest, shape = torch.zeros_like(w), torch.zeros_like(w), (n, channels, pixels)
+    if isinstance(x, Dual):
+        q = x.tangent.reshape(n * groups, -1, 1)
+        mean_q = q.mean(1).reshape(n, groups, 1)
+        mean_pq = torch.bmm(p.reshape(n * groups, 1, -1), q).reshape(n, groups, 1) / q.shape[1]
+        on_p = -w * w * w * (mean_pq - m * mean_q)
+        rest = -w * mean_q - m * on_p
+    gain = torch.ones(channels).to(p) if weight is None else _value(weight)
     gain = gain.reshape(1, groups, -1)
-    on_q, on_p, rest = ((a * gain).reshape(n, channels, 1) for a in each)
-    shape = (n, channels, pixels)
-    tangent = torch.addcmul(rest, x.tangent.reshape(shape), on_q)
-    tangent.addcmul_(p.reshape(shape), on_p)
+    on_q, on_p, rest = w * gain, on_p * gain, rest * gain
+    if isinstance(weight, Dual):
+        change = w * weight.tangent.reshape(1, groups, -1)
+        on_p, rest = on_p + change, rest - m * change
+    if isinstance(bias, Dual):
+        rest = rest + bias.tangent.reshape(1, groups, -1)
+    on_q, on_p, rest = (a.reshape(n, channels, 1) for a in (on_q, on_p, rest))
+    tangent = torch.addcmul(rest, p.reshape(shape), on_p)
+    if isinstance(x, Dual):
+        tangent.addcmul_(x.tangent.reshape(shape), on_q)
     return Dual.of(value, tangent.reshape(value.shape))
 
 
@@ -255,6 +265,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "__rmul__": _mul,
     "add": _add,
     "addcmul": _addcmul,
+    "bmm": _product(torch.bmm),
     "cat": _cat,
     "conv2d": _conv2d,
     "cos": lambda x: Dual.of(x.value.cos(), -x.value.sin() * x.tangent),

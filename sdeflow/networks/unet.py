@@ -15,7 +15,11 @@ the blocks start as the identity and the network at F = 0.
 
 Made to be fast on a CPU as well: feature maps stay contiguous (in bfloat16 channels-last a CPU
 takes about 8 to 15 times as long for a group norm), the width changes on the way up before the
-enlargement, and the presets put few channels where there are many pixels.
+enlargement, the presets put few channels where there are many pixels, scale and shift are part of
+the norm's own affine map, and the last convolution is a product of matrices (`thin_convolution`).
+
+Under autocast the first and the last convolution stay in the parameters' own precision: x rounded
+to bfloat16 would lose the noise wherever sigma < 2^-8, and F would be known to three digits.
 """
 
 import math
@@ -45,6 +49,54 @@ def zeroed(module: nn.Conv2d) -> nn.Conv2d:
     return module
 
 
+def modulated_norm(norm: nn.GroupNorm, h: Tensor, modulation: Tensor) -> Tensor:
+    """(1 + s) norm(h) + b in one pass over h.
+
+    norm(h) = gamma n + beta with n the normalised map, so that the whole is a group norm with the
+    affine map (1 + s) gamma, (1 + s) beta + b of its own for each sample: the one of a single
+    sample with B times the channels and B times the groups.
+
+    Args:
+        norm: The group norm.
+        h: Feature map, shape (B, channels, H, W).
+        modulation: s and b side by side, shape (B, 2 channels).
+
+    Returns:
+        The modulated map, shape and dtype of h.
+    """
+    batch, channels = h.shape[:2]
+    scale, shift = modulation.to(norm.weight.dtype).chunk(2, dim=1)
+    weight = torch.addcmul(norm.weight, norm.weight, scale)
+    bias = torch.addcmul(norm.bias + shift, norm.bias, scale)
+    one = h.reshape(1, batch * channels, *h.shape[2:])
+    groups = batch * norm.num_groups
+    return torch.group_norm(one, groups, weight.view(-1), bias.view(-1), norm.eps).view(h.shape)
+
+
+def thin_convolution(conv: nn.Conv2d, h: Tensor) -> Tensor:
+    """The 3x3 convolution `conv` to few channels, as one product of matrices and a sum of shifts.
+
+    A CPU's convolution computes 16 output channels at a time; with one or three of them, most of
+    its work is thrown away. Here the channels are contracted for each of the 9 taps, and the 9
+    maps are added where they belong: a third of the time.
+
+    Args:
+        conv: The convolution: 3x3, stride 1, padding 1.
+        h: Feature map, shape (B, inputs, H, W), in the parameters' dtype.
+
+    Returns:
+        conv(h), shape (B, outputs, H, W).
+    """
+    if h.device.type != "cpu":
+        out: Tensor = conv(h)
+        return out
+    taps = conv.weight.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, h.shape[1])
+    maps = torch.bmm(taps.expand(len(h), -1, -1), h.flatten(2))
+    summed = functional.fold(maps, h.shape[-2:], 3, padding=1)
+    assert conv.bias is not None
+    return summed + conv.bias[:, None, None]
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, the condition as scale and shift between them, and a shortcut.
 
@@ -67,9 +119,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """h (B, inputs, H, W) and silu of the embedding e (B, embedding) -> (B, outputs, H, W)."""
-        scale, shift = self.modulation(e)[:, :, None, None].chunk(2, dim=1)
         r = self.conv_1(functional.silu(self.norm_1(h)))
-        r = functional.silu(torch.addcmul(shift, self.norm_2(r), 1 + scale))
+        r = functional.silu(modulated_norm(self.norm_2, r, self.modulation(e)))
         if self.dropout:
             r = functional.dropout(r, self.dropout, self.training)
         out: Tensor = self.shortcut(h) + self.conv_2(r)
@@ -236,7 +287,8 @@ class UNet(nn.Module):
                 f"x of shape {tuple(x.shape)}: must be (batch, {self.in_channels}, height, width)"
             )
         e = functional.silu(self.embedding(c, len(x), label))
-        h: Tensor = self.stem(x.contiguous())
+        with _no_autocast(x.device.type):
+            h: Tensor = self.stem(x.contiguous())
         skips = []
         for i, blocks in enumerate(self.down):
             for block in _modules(blocks):
@@ -251,9 +303,8 @@ class UNet(nn.Module):
             if skips:
                 h = functional.interpolate(self.widen[i](h), size=skips[-1].shape[-2:])
         h = functional.silu(self.norm(h))
-        # The last sum in the parameters' own precision: autocast would round F to three digits.
         with _no_autocast(x.device.type):
-            out: Tensor = self.out(h.to(self.out.weight.dtype))
+            out = thin_convolution(self.out, h.to(self.out.weight.dtype))
         return out.to(x.dtype)
 
     def _run(self, block: Callable[[Tensor, Tensor], Tensor], h: Tensor, e: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdeflow.networks import MLP, UNet, make_network
-from sdeflow.networks.unet import Attention
+from sdeflow.networks.unet import Attention, modulated_norm, thin_convolution
 
 
 def wake(network: nn.Module) -> nn.Module:
@@ -265,3 +265,26 @@ def test_bad_input() -> None:
         make_network(data_shape=(1, 8, 8))(torch.zeros(2, 3, 8, 8), conditions(2))
     with pytest.raises(ValueError, match="x of shape"):
         make_network(data_shape=(2,))(torch.zeros(2, 3), conditions(2))
+
+
+@pytest.mark.parametrize("size", [(6, 5), (1, 1)])
+def test_modulation_is_an_affine_map_after_the_norm(size: tuple[int, int]) -> None:
+    norm = wake(nn.GroupNorm(4, 8)).double()
+    h, modulation = torch.randn(3, 8, *size).double(), torch.randn(3, 16).double()
+    assert isinstance(norm, nn.GroupNorm)
+    normed = torch.group_norm(h, 4, norm.weight, norm.bias, norm.eps)
+    scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
+    expected = (1 + scale) * normed + shift
+    # Float64: a few roundings of values of order 10.
+    torch.testing.assert_close(modulated_norm(norm, h, modulation), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [(7, 4), (1, 1)])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_thin_convolution_is_the_convolution(
+    outputs: int, size: tuple[int, int], device: torch.device
+) -> None:
+    conv = nn.Conv2d(6, outputs, 3, padding=1).to(device)
+    h = torch.randn(2, 6, *size, device=device)
+    # Sums of 54 products of order 0.1, in another order.
+    torch.testing.assert_close(thin_convolution(conv, h), conv(h), rtol=0, atol=2e-6)
