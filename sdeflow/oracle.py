@@ -124,17 +124,24 @@ class Mixture(Oracle):
         each = self.means.to(y) + self._back(gain * y)
         return (r[..., None] * each).sum(1).reshape(x.shape)
 
+    def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """alpha noise - sigma data, in one pass."""
+        r, y, _ = self._components(x, t)
+        alpha, sigma = like(self.sde.alpha(t), y), like(self.sde.sigma(t), y)
+        scaled = alpha * sigma * (1 - self.variances.to(y)) / self._spread(t, y) * y
+        each = self._back(scaled) - sigma * self.means.to(y)
+        return (r[..., None] * each).sum(1).reshape(x.shape)
+
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
         if wanted == "data":
             return self._data(x, t)
+        if wanted == "velocity":
+            return self._velocity(x, t)
         noise = self._noise(x, t)
         if wanted == "noise":
             return noise
-        alpha, sigma = like(self.sde.alpha(t), x), like(self.sde.sigma(t), x)
         if wanted == "score":
-            return -noise / sigma
-        if wanted == "velocity":
-            return alpha * noise - sigma * self._data(x, t)
+            return -noise / like(self.sde.sigma(t), x)
         raise ValueError(f"wanted={wanted!r}: no such prediction")
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
