@@ -187,6 +187,11 @@ class TrainConfig:
         unit="steps",
         auto="a tenth of the steps, at most 5000",
     )
+    diagnostics: bool = option(
+        False,
+        "at each held-out evaluation, measure the gradients per interval of time and the "
+        "steepness in time, too",
+    )
     resume: str = option(
         "never", "auto: go on from the latest checkpoint of this run, or start; or a run directory"
     )

@@ -168,14 +168,19 @@ class Denoiser(nn.Module, Predictor):
 
     def raw(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
         """The network's own output, what the training loss compares."""
+        x, c = self.inputs(x, t)
+        out: Tensor = self.network(x, c) if label is None else self.network(x, c, label)
+        return out
+
+    def inputs(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """What the network is given: x, scaled where it is to be, and the condition c, (B,)."""
         t = _host_times(t, x)
         c = self.conditioning(t)
         if getattr(self.network, "condition_dtype", None) is not torch.float64:
             c = c.to(dtype=x.dtype).to(device=x.device)
         if self.scale_input and not self.sde.variance_preserving:
             x = x * like(1 / self._size(t), x)
-        out: Tensor = self.network(x, c) if label is None else self.network(x, c, label)
-        return out
+        return x, c
 
     def _size(self, t: Tensor) -> Tensor:
         """sqrt(alpha^2 + sigma^2), the size of x for unit-variance data."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -49,7 +50,7 @@ def describe(config: TrainConfig) -> str:
 
 
 def write_run_figures(run: str | Path, svg: bool = False) -> list[Path]:
-    """Draw a run's losses, from its record: over the steps, and held out per interval of time.
+    """Draw a run from its record: losses over the steps and per interval of time, diagnostics.
 
     Args:
         run: the run directory.
@@ -89,7 +90,38 @@ def write_run_figures(run: str | Path, svg: bool = False) -> list[Path]:
         edges = last["bin_edges"]
         columns = {f"step_{line['step']}": line["heldout_bins"] for line in heldout}
         plots.write_csv(path, {"t_low": edges[:-1], "t_high": edges[1:], **columns})
+    diagnosed = [line for line in lines if "grad_noise_bins" in line]
+    if diagnosed:
+        written.append(_write_diagnostics(diagnosed, run, caption, svg))
     return written
+
+
+def _write_diagnostics(lines: list[dict[str, Any]], run: Path, caption: str, svg: bool) -> Path:
+    """Steepness and gradients over the steps of a run, from its lines of diagnostics."""
+    from . import plots
+    from .instruments.lipschitz import JUMP_STEP
+
+    last, path = lines[-1], run / "figures" / "diagnostics.png"
+    bins = [f"{low:g} to {high:g}" for low, high in pairwise(last["bin_edges"])]
+
+    def columns(key: str, names: list[str], scale: float = 1.0) -> dict[str, list[float]]:
+        values = [[math.nan if v is None else v / scale for v in line[key]] for line in lines]
+        return dict(zip(names, map(list, zip(*values, strict=True)), strict=True))
+
+    step = [line["step"] for line in lines]
+    k = columns("k", [f"K, t = {t:g}" for t in last["k_times"]])
+    jumps = columns("jumps", [f"jump, t = {t:g}" for t in last["jump_times"]], JUMP_STEP)
+    variance = columns("grad_norm_variance_bins", bins)
+    caption += (
+        ". K and jumps of the averaged weights, gradients of the weights being trained, both on "
+        "held-out samples that stay the same."
+    )
+    figure = plots.training_diagnostics(step, k, jumps, variance, caption)
+    table: dict[str, list[float]] = {"step": step, **k, **jumps}
+    for key in ("grad_norm", "grad_norm_variance", "grad_noise"):
+        table |= columns(f"{key}_bins", [f"{key}, t {name}" for name in bins])
+    plots.write_csv(path, table)
+    return plots.save(figure, path, svg)
 
 
 def new_directory(path: Path) -> Path:

@@ -5,6 +5,7 @@ arrays (or anything `numpy.asarray` takes, so CPU tensors too) and returns a `Fi
 writes as PNG, and as SVG when asked.
 """
 
+from .diagnostics import training_diagnostics
 from .losses import binned_loss, loss_curves
 from .samples import sample_grid
 from .steps import StepPanel, step_sizes
@@ -32,5 +33,6 @@ __all__ = [
     "sample_grid",
     "save",
     "step_sizes",
+    "training_diagnostics",
     "write_csv",
 ]

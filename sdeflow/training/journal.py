@@ -1,8 +1,9 @@
 """The run directory's own record: ``metrics.jsonl``, one JSON object a line, and ``run.json``.
 
 Lines of metrics have a `step` (optimiser steps taken so far) and either the training quantities
-(`loss`, `lr`, `grad_norm`, `steps_per_second`, `skipped`) or the held-out ones (`heldout`,
-`heldout_bins`, `bin_edges`). A number that is not finite is written as null.
+(`loss`, `lr`, `grad_norm`, `steps_per_second`, `skipped`), the held-out ones (`heldout`,
+`heldout_bins`, `bin_edges`) or, where asked for, the diagnostics (`grad_noise_bins`, `k` and so
+on: `diagnostics.py`). A number that is not finite is written as null.
 """
 
 from __future__ import annotations

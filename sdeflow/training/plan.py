@@ -28,6 +28,7 @@ from ..config import (
 )
 from ..data import Dataset, load_data
 from ..denoiser import Denoiser
+from ..run import saved_model
 from ..sde import SDE
 from .checkpoint import Checkpoint, checkpoint_steps, latest_checkpoint
 from .draws import seed_of
@@ -283,7 +284,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
     tensors: Tensors = {}
     if resume and (found := latest_checkpoint(directory / "checkpoints", RESUMED, warn)):
         checkpoint, tensors = found
-        saved = TrainConfig.from_dict(checkpoint.state["config"])
+        saved, _, _ = saved_model(checkpoint)
         config = _adopt(config, saved, directory)
         if warn:
             _say_changes(config, saved, warn)
@@ -303,7 +304,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
 
 def _say_changes(config: TrainConfig, saved: TrainConfig, warn: Callable[[str], None]) -> None:
     before = saved.to_dict()
-    places = (*PLACE, "wandb", "device", "checkpoint_every")
+    places = (*PLACE, "wandb", "device", "checkpoint_every", "diagnostics")
     changes = [
         f"{name} {value} (was {before[name]})"
         for name, value in config.to_dict().items()

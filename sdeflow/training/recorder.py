@@ -17,6 +17,7 @@ from ..config import save_config, settled
 from ..files import write_json
 from ..tracking import Tracker, start_tracking
 from .checkpoint import checkpoint_steps, prune_checkpoints, save_checkpoint
+from .diagnostics import Diagnostics
 from .heldout import HeldOut, HeldOutLoss
 from .journal import Journal
 from .learner import Learner, learning_rate
@@ -54,15 +55,16 @@ class Recorder:
 
     def open(self) -> None:
         """Make the run directory and start tracking."""
-        dataset, classes = self.plan.dataset, self.config.class_condition
-        self.heldout = HeldOut(
-            self.learner.loss,
-            dataset.heldout,
-            dataset.heldout_labels if classes else None,
-            self.learner.device,
-            settled(self.config.batch_size),
-            self.config.seed,
-        )
+        dataset, batch_size = self.plan.dataset, settled(self.config.batch_size)
+        labels = dataset.heldout_labels if self.config.class_condition else None
+        loss, device, seed = self.learner.loss, self.learner.device, self.config.seed
+        self.heldout = HeldOut(loss, dataset.heldout, labels, device, batch_size, seed)
+        self.diagnostics = None
+        if self.config.diagnostics:
+            breaks = self.learner.denoiser.breaks
+            self.diagnostics = Diagnostics(
+                loss, dataset.heldout, labels, device, breaks, batch_size, seed
+            )
         self.directory.mkdir(parents=True, exist_ok=True)
         save_config(self.config, self.directory / "config.yaml")
         resumed = self.plan.checkpoint
@@ -142,6 +144,8 @@ class Recorder:
             self.tracker.checkpoint(path, names)
 
     def _save(self, result: HeldOutLoss | None) -> Path:
+        from ..verify import draw_probe
+
         root, step = self.directory / "checkpoints", self.learner.step
         state: dict[str, Any] = {
             "config": self.config.to_dict(),
@@ -154,7 +158,11 @@ class Recorder:
             "best": self.best,
             "best_step": self.best_step,
         }
-        path = save_checkpoint(root, step, self.learner.tensors(), state)
+        tensors = self.learner.tensors()
+        probe = draw_probe(self.learner.average, self.plan.data_shape)
+        if probe is not None:
+            tensors["probe"] = {"x": probe}
+        path = save_checkpoint(root, step, tensors, state)
         write_json(root / "latest.json", {"step": step, "path": path.name})
         # Later ones were passed over when this run was resumed: they are damaged.
         steps = [saved for saved in checkpoint_steps(root) if saved <= step]
@@ -176,3 +184,7 @@ class Recorder:
         bins = zip(edges, edges[1:], result.bins, strict=False)
         named = {f"heldout/t {low:g} to {high:g}": value for low, high, value in bins}
         self.tracker.log({"heldout/loss": result.loss, **named}, step)
+        if self.diagnostics:
+            found = self.diagnostics.diagnose(self.learner.denoiser, self.learner.average)
+            self.journal.write({"step": step, **self.diagnostics.metrics(found)})
+            self.tracker.log(self.diagnostics.named(found), step)

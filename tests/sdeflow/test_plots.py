@@ -129,6 +129,21 @@ def test_loss_figures_hold_their_numbers():
         plots.binned_loss([0.1, 0.5, 1], {"run": [1, 2, 3]})
 
 
+def test_diagnostics_are_drawn_with_zeros_and_told_apart():
+    k = {"a": [0.0, 0.0], "b": [1.0, 3.0]}
+    figure = plots.training_diagnostics([1, 2], k, {"jump": [5.0, 6.0]}, {"bin": [0.1, 0.2]})
+    left, right = figure.axes
+    assert (left.get_yscale(), right.get_yscale()) == ("symlog", "log")
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in left.lines}
+    assert len(looks) == 3
+    np.testing.assert_array_equal(left.lines[1].get_ydata(), [1, 3])
+    legends = [axes.get_legend().get_window_extent() for axes in figure.axes]
+    assert legends[0].x1 <= right.get_tightbbox().x0
+    assert legends[1].x1 <= figure.bbox.x1
+    with pytest.raises(ValueError, match="3 values for 2 steps"):
+        plots.training_diagnostics([1, 2], {"a": [1, 2, 3]}, {}, {"bin": [0.1, 0.2]})
+
+
 def test_captions_never_cover_the_figure():
     short = plots.loss_curves([0, 1], [1, 1])
     long = plots.loss_curves([0, 1], [1, 1], caption="setting 1, " * 60)
