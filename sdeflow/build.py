@@ -38,6 +38,8 @@ def build_conditioning(config: TrainConfig, sde: SDE) -> Conditioning:
         etsdm_intervals=config.etsdm_intervals,
         etsdm_edges=config.etsdm_edges,
         etsdm_at=config.etsdm_at,
+        shared_noise=config.shared_noise,
+        t_min=config.t_min,
     )
 
 

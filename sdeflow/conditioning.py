@@ -32,6 +32,7 @@ __all__ = [
     "Conditioning",
     "LogSNR",
     "NoTime",
+    "SharedNoise",
     "Sigma",
     "SmoothTime",
     "Time",
@@ -48,14 +49,20 @@ class Conditioning(ABC):
         breaks: the times at which c jumps (or has a kink), ascending, inside (0, 1).
         span: size of the range c covers over a run, in c's own unit; the embedding of a network
             divides by it so that every condition meets the same frequencies.
+        quantised: whether the model knows some noise levels only: those of `visited`.
     """
 
     breaks: tuple[float, ...] = ()
     span: float = 1.0
+    quantised: bool = False
 
     @abstractmethod
     def __call__(self, t: Tensor) -> Tensor:
         """The condition at times t."""
+
+    def visited(self, t: Tensor) -> Tensor:
+        """The times at which the process itself is to be instead of t: t, unless `quantised`."""
+        return t
 
     def __repr__(self) -> str:
         return type(self).__name__
@@ -154,6 +161,7 @@ class ETSDM(Conditioning):
             middle in t, or its right end.
         of: the conditioning that is shared, `Time()` by default.
         first_edge: first edge of "log-snr", in t; threshold / 100 by default.
+        least: smallest time that is told, below the first edge; 0 tells the left end itself.
 
     Raises:
         ValueError: an argument out of range, or a shared condition that would be infinite.
@@ -168,6 +176,7 @@ class ETSDM(Conditioning):
         at: str = "left",
         of: Conditioning | None = None,
         first_edge: float | None = None,
+        least: float = 0.0,
     ) -> None:
         if isinstance(edges, str):
             threshold = default_threshold(sde) if threshold is None else threshold
@@ -197,7 +206,11 @@ class ETSDM(Conditioning):
         shared = {"left": left, "middle": 0.5 * (left + right), "right": right}
         if at not in shared:
             raise ValueError(f"at={at!r}: choose left, middle or right")
-        self._edges, self._times = right, shared[at]
+        if not 0 <= least < points[0]:
+            raise ValueError(
+                f"least={least}: must be below the first edge, {points[0]:g}; use fewer intervals"
+            )
+        self._edges, self._times = right, shared[at].clamp(min=least)
         emitted = self.of(self._times)
         if not bool(torch.isfinite(emitted).all()):
             bad = float(self._times[~torch.isfinite(emitted)][0])
@@ -228,6 +241,55 @@ class ETSDM(Conditioning):
     def __repr__(self) -> str:
         edges = ", ".join(f"{edge:g}" for edge in self.edges)
         return f"ETSDM(edges=[{edges}], at={self.at!r}, of={self.of!r})"
+
+
+class SharedNoise(ETSDM):
+    """The noise level itself shared: the process is only ever at t = f_T(t).
+
+    A model trained and sampled with it knows n noise levels below the threshold, and all of them
+    above. Where E-TSDM hides from the network at which of many noise levels x is, here there is
+    but one: nothing is hidden, and no derivative in time exists to be large.
+
+    The paper's left end of the first sub-interval is t = 0, where sigma = 0: x is the data, its
+    noise can only be guessed (the best answer is 0, at a loss of 1 that teaches nothing), and the
+    score is infinite. So the first level is at `least`, in training the smallest time t_min.
+
+    Args:
+        sde, threshold, intervals, edges, at, of, first_edge: as `ETSDM`.
+        least: time of the first level where `at` is "left", above 0.
+
+    Raises:
+        ValueError: as `ETSDM`, or least = 0.
+    """
+
+    quantised = True
+
+    def __init__(
+        self,
+        sde: SDE,
+        threshold: float | None = None,
+        intervals: int = 5,
+        edges: str | Sequence[float] = "time",
+        at: str = "left",
+        of: Conditioning | None = None,
+        first_edge: float | None = None,
+        least: float = 1e-5,
+    ) -> None:
+        if not least > 0:
+            raise ValueError(f"least={least}: sigma is 0 at t = 0; give a time above it")
+        super().__init__(sde, threshold, intervals, edges, at, of, first_edge, least)
+
+    def interval(self, t: Tensor) -> Tensor:
+        # Times here are meant to be levels, but have been through the clock of a solver: a level
+        # that rounding has put just below itself is still that level.
+        return super().interval(t * (1 + 1e-9))
+
+    def visited(self, t: Tensor) -> Tensor:
+        """f_T(t)."""
+        return self.shared_time(t)
+
+    def __repr__(self) -> str:
+        return f"SharedNoise{super().__repr__().removeprefix('ETSDM')}"
 
 
 def _edges(
@@ -287,8 +349,12 @@ def make_conditioning(
     etsdm_intervals: int = 5,
     etsdm_edges: str = "time",
     etsdm_at: str = "left",
+    shared_noise: bool = False,
+    t_min: float = 1e-5,
 ) -> Conditioning:
     """A conditioning from plain settings, as the command line has them.
+
+    `shared_noise` shares the noise level in the intervals of E-TSDM, the first level at t_min.
 
     `condition` is one of time, smooth, log-snr, sigma, edm, none; `etsdm_edges` is time, sigma,
     log-snr, log-snr:FIRST (the first edge in t), the path of a JSON file of edges, or a JSON list.
@@ -303,7 +369,7 @@ def make_conditioning(
     }
     if condition not in made:
         raise ValueError(f"condition={condition!r}: choose one of {', '.join(made)}")
-    if not etsdm:
+    if not (etsdm or shared_noise):
         return made[condition]
     edges: str | list[float] = etsdm_edges
     first = None
@@ -315,4 +381,5 @@ def make_conditioning(
             raise ValueError(f"etsdm_edges={etsdm_edges!r}: {given!r} is not a time") from None
     elif etsdm_edges not in ("time", "sigma", "log-snr"):
         edges = read_edges(etsdm_edges)
-    return ETSDM(sde, etsdm_threshold, etsdm_intervals, edges, etsdm_at, made[condition], first)
+    settings = (etsdm_threshold, etsdm_intervals, edges, etsdm_at, made[condition], first)
+    return SharedNoise(sde, *settings, t_min) if shared_noise else ETSDM(sde, *settings)

@@ -105,6 +105,11 @@ class TrainConfig:
         "point of a sub-interval that the network is told",
         choices=("left", "middle", "right"),
     )
+    shared_noise: bool = option(
+        False,
+        "share the noise level itself in the intervals of E-TSDM: train and sample at t = f_T(t) "
+        "only; the first level, where sigma would be 0, is at --t-min",
+    )
     condition: str = option("time", "what the network is told of t", choices=CONDITIONS)
     smooth_scale: float = option(
         0.1, "scale s of the condition `smooth`: c(t) = t^2/(sqrt(t^2 + s^2) + s)", unit="time"
@@ -305,6 +310,7 @@ ARCHITECTURE = (
     "etsdm_intervals",
     "etsdm_edges",
     "etsdm_at",
+    "shared_noise",
     "condition",
     "smooth_scale",
     "predict",

@@ -74,11 +74,17 @@ class Predictor(ABC):
         sde: the forward process.
         breaks: times at which the prediction jumps in t, ascending.
         prediction: the native one of the four; the others are conversions of it.
+        quantised: whether the model knows some noise levels only, those of `visited`.
     """
 
     sde: SDE
     breaks: tuple[float, ...] = ()
     prediction: str = "noise"
+    quantised: bool = False
+
+    def visited(self, t: Tensor) -> Tensor:
+        """The times at which the process is to be instead of t (float64, on the host)."""
+        return t
 
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
@@ -156,6 +162,14 @@ class Denoiser(nn.Module, Predictor):
         """Times at which the condition jumps, or the process has a kink."""
         return tuple(sorted({*self.conditioning.breaks, *self.sde.breaks}))
 
+    @property
+    def quantised(self) -> bool:  # type: ignore[override]
+        """Whether the noise level is shared, too."""
+        return self.conditioning.quantised
+
+    def visited(self, t: Tensor) -> Tensor:
+        return self.conditioning.visited(t)
+
     def told(self, conditioning: Conditioning) -> Denoiser:
         """The same network told something else of time; weights are shared, not copied.
 
@@ -231,7 +245,10 @@ class Guided(Predictor):
             )
         self.of, self.label, self.guidance, self.null = of, label, guidance, null
         self.sde, self.breaks = of.sde, of.breaks
-        self.prediction = of.prediction
+        self.prediction, self.quantised = of.prediction, of.quantised
+
+    def visited(self, t: Tensor) -> Tensor:
+        return self.of.visited(t)
 
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
         label = self._labels(x) if label is None else label

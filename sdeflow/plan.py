@@ -141,6 +141,15 @@ def make_plan(
     if grid is not None:
         steps = sampler.steps if steps is None else steps
         times = time_grid(grid, denoiser.sde, steps, t_max, t_min)
+    if denoiser.quantised:
+        if times is None:
+            raise ValueError(
+                f"solver={solver!r} chooses its own times, and this model knows the noise levels "
+                "it was trained at only: give steps (--steps), e.g. 50 with solver ddim"
+            )
+        # Steps that end at the same level are one step.
+        times = denoiser.visited(times).unique().flip(0)
+        t_max, t_min = float(times[0]), float(times[-1])
     return Plan(
         denoiser,
         sampler,

@@ -36,6 +36,18 @@ def conflicts(config: TrainConfig) -> Iterator[str]:
             f"--embedding-scale {config.embedding_scale:g} is for waves, and --embedding table "
             "has none: leave it out"
         )
+    if config.shared_noise:
+        for name, there in (
+            ("--etsdm", config.etsdm),
+            ("--lipschitz-weight", bool(config.lipschitz_weight)),
+            ("--soft-truncation", config.soft_truncation is not None),
+            ("--weighting likelihood", config.weighting == "likelihood"),
+        ):
+            if there:
+                yield (
+                    f"{name} with --shared-noise: the noise has a few levels below the threshold, "
+                    "and no density or slope in time; leave one of them out"
+                )
     if config.lipschitz_weight and config.condition == "none":
         yield (
             "--lipschitz-weight with --condition none: a network that is not told the time has "

@@ -69,6 +69,10 @@ class Run:
                 raise ValueError(unknown("sharing option", name, SHARING))
         if not values:
             return self
+        if self.config.shared_noise:
+            raise ValueError(
+                "this run was trained at shared noise levels: it can be told nothing else of time"
+            )
         config = self.config.replace(values)
         if not config.etsdm and set(values) != {"etsdm"}:
             name = next(name for name in values if name != "etsdm")

@@ -76,7 +76,7 @@ class HeldOut:
         count = self.per_bin * len(low)
         share = torch.rand(len(low), self.per_bin, generator=generator, dtype=torch.float64)
         share = (torch.arange(self.per_bin, dtype=torch.float64) + share) / self.per_bin
-        self.t = (low[:, None] + (high - low)[:, None] * share).flatten()
+        self.t = loss.time.visited((low[:, None] + (high - low)[:, None] * share).flatten())
         self._width = high - low
         rows = torch.randperm(max(count, len(data)), generator=generator)[:count] % len(data)
         self.x_0 = data[rows]

@@ -104,7 +104,9 @@ class Learner:
         self.average = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         self.sde = self.denoiser.sde
         t_max = settled(config.t_max)
-        law = TimeDistribution(config.time_distribution, self.sde, config.t_min, t_max)
+        law = TimeDistribution(
+            config.time_distribution, self.sde, config.t_min, t_max, self.denoiser.visited
+        )
         self.loss = DenoisingLoss(config.predict, config.weighting, law)
         self.penalty = None
         if config.lipschitz_weight:

@@ -36,6 +36,7 @@ Karras et al. 2022, arXiv 2206.00364 (log-normal).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -69,18 +70,28 @@ class TimeDistribution:
         sde: the process, for the two laws of the noise level.
         t_min: smallest time, in (0, 1).
         t_max: largest time, in (t_min, 1].
+        visited: where the process is instead of a time that was drawn (shared noise levels);
+            the density is that of the times drawn.
 
     Raises:
         ValueError: an unknown kind, an empty interval, or infinite log-SNR at its ends.
     """
 
-    def __init__(self, kind: str, sde: SDE, t_min: float, t_max: float) -> None:
+    def __init__(
+        self,
+        kind: str,
+        sde: SDE,
+        t_min: float,
+        t_max: float,
+        visited: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         if kind not in TIME_DISTRIBUTIONS:
             names = ", ".join(TIME_DISTRIBUTIONS)
             raise ValueError(f"time_distribution={kind!r}: choose one of {names}")
         if not 0 <= t_min < t_max <= 1:
             raise ValueError(f"t_min={t_min}, t_max={t_max}: need 0 <= t_min < t_max <= 1")
         self.kind, self.sde, self.t_min, self.t_max = kind, sde, t_min, t_max
+        self.visited = _itself if visited is None else visited
         if kind in ("log-snr", "log-normal"):
             self._high, self._low = float(sde.log_snr(t_min)), float(sde.log_snr(t_max))
             if not math.isfinite(self._high - self._low):
@@ -151,7 +162,11 @@ class TimeDistribution:
         u = torch.rand(count, generator=generator, dtype=torch.float64)
         if self.kind == "stratified":
             u = (torch.arange(count, dtype=torch.float64) + u) / count
-        return self.quantile(start + (1 - start) * u)
+        return self.visited(self.quantile(start + (1 - start) * u))
+
+
+def _itself(t: Tensor) -> Tensor:
+    return t
 
 
 class DenoisingLoss:

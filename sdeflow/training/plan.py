@@ -182,7 +182,11 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
             values[name] = value
     values["precision"] = _precision(config, len(dataset.train.shape) == 4)
     edges = config.etsdm_edges
-    if config.etsdm and edges not in ("time", "sigma", "log-snr") and ":" not in edges:
+    if (
+        (config.etsdm or config.shared_noise)
+        and edges not in ("time", "sigma", "log-snr")
+        and ":" not in edges
+    ):
         values["etsdm_edges"] = json.dumps(read_edges(edges))  # the file may not be there later
     resolved = TrainConfig.from_dict(values)
     if resolved.class_condition and not dataset.num_classes:
@@ -203,6 +207,8 @@ def default_name(config: TrainConfig) -> str:
         parts.append(config.schedule)
     if config.condition != "time":
         parts.append(config.condition)
+    if config.shared_noise:
+        parts.append("shared-noise")
     if config.etsdm:
         parts.append("etsdm")
     if config.sigma_floor is not None:

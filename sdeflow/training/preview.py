@@ -63,14 +63,15 @@ class Preview:
 
         config, shape = self.plan.config, self.plan.data_shape
         count = TILES if len(shape) == 3 else POINTS
+        adaptive = last and not denoiser.quantised
         label = None
         if config.class_condition:
             label = torch.arange(count) % self.plan.dataset.num_classes
         out = sample(
             denoiser,
             shape,
-            solver="dopri5" if last else "ddim",
-            steps=None if last else STEPS,
+            solver="dopri5" if adaptive else "ddim",
+            steps=None if adaptive else STEPS,
             label=label,
             count=count,
             max_evaluations=MAX_EVALUATIONS,

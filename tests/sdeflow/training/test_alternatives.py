@@ -15,6 +15,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "lipschitz": {"lipschitz_weight": 1e-4},
     "lipschitz-velocity": {"lipschitz_weight": 1e-4, "predict": "velocity", "sde": "ve"},
     "soft-truncation": {"soft_truncation": 1.0},
+    "shared-noise": {"shared_noise": True, "time_distribution": "uniform"},
     "sigma-floor": {"sigma_floor": 0.02},
     "table": {"embedding": "table"},
     "fourier": {"embedding": "fourier", "embedding_scale": 0.1},
