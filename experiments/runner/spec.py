@@ -26,6 +26,8 @@ from sdeflow.config import PLACE, TrainConfig
 from sdeflow.data import Dataset
 from sdeflow.training.plan import resolve
 
+from .rules import check_claims
+
 __all__ = [
     "NAMES",
     "ROOT",
@@ -220,6 +222,7 @@ def load_experiment(name: str, scale: str, seeds: int | None = None) -> Experime
     path = ROOT / "configs" / f"{name}.yaml"
     values = _read(path)
     try:
+        check_claims(values["claims"])
         subjects = []
         for grid in values["scales"][scale]:
             subjects += _subjects(values, grid, scale, seeds)

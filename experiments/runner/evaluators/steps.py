@@ -1,0 +1,220 @@
+r"""What adaptive solvers do on a model: evaluations, rejections, smallest steps and where.
+
+A variant is a solver, a chart, a tolerance, a control of the step and an end time; its ID is
+
+    SOLVER CHART TOLERANCE T_MIN CONTROL [blind]
+
+where `blind` says that the solver was not told where the condition jumps. Solvers stop exactly at
+t_min and at the jumps they are told; steps cut short for that are left out of the smallest ones.
+
+`noise_steps` is the control: a "network" that answers one fixed noise e whatever x and t. The flow
+is then x = sigma e + alpha c exactly, so that all that is left of its difficulty is that of the
+coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdeflow.denoiser import Predictor, convert
+from sdeflow.instruments.step_sizes import Setting, step_study
+from sdeflow.samples import Samples
+from sdeflow.sampling import sample
+from sdeflow.sde import SDE, like
+
+from ..spec import SEEDS
+from .measured import Measured
+
+__all__ = ["noise_steps", "steps"]
+
+CHARTS = ("x/time", "x/log-snr", "x/alpha/noise-ratio")
+TOLERANCES = (1e-2, 1e-3, 1e-4)
+ENDS = (1e-3, 1e-4, 1e-5)
+KEPT = 8  # samples of which every attempt is kept
+REFERENCE = 1e-6  # tolerance of the solution that errors are measured against
+
+
+def identity(setting: Setting, t_min: float) -> str:
+    """The ID of a variant."""
+    blind = " blind" if setting.breaks is False else ""
+    chart, tolerance = setting.chart or "own", setting.tolerance or 0.0
+    return f"{setting.solver} {chart} {tolerance:g} {t_min:g} {setting.controller}{blind}"
+
+
+def variants(jumps: bool, few: bool) -> dict[float, list[Setting]]:
+    """What is run, by end time; blind variants only where there are jumps to be blind to."""
+    told = (True, False) if jumps else (True,)
+    found: dict[float, list[Setting]] = {end: [] for end in (ENDS[:1] if few else ENDS)}
+    for b in told:
+        for chart in CHARTS[:1] if few else CHARTS:
+            for tolerance in TOLERANCES[:1] if few else TOLERANCES:
+                found[1e-3].append(Setting("dopri5", chart, tolerance, breaks=b))
+            for end in ENDS[1:]:
+                if end in found:
+                    found[end].append(Setting("dopri5", chart, 1e-3, breaks=b))
+        if few:
+            continue
+        for chart in CHARTS[:2]:
+            for controller in ("i", "pid"):
+                found[1e-3].append(Setting("dopri5", chart, 1e-3, controller=controller, breaks=b))
+            for tolerance in (5e-2, 2e-2):
+                found[1e-3].append(Setting("stochastic-heun", chart, tolerance, breaks=b))
+        for solver in ("bosh3", "tsit5", "adams"):
+            found[1e-3].append(Setting(solver, None, 1e-3, breaks=b))
+    return found
+
+
+def steps(of: Measured, *, count: int, few: bool = False) -> dict[str, Any]:
+    """Run the variants on a model.
+
+    Returns:
+        For each ID: evaluations, rejected and accepted (means over samples), rejected_early (the
+        share of rejections at t < 0.1), smallest (median over samples of the smallest step in
+        time), smallest_at (where), error (RMS against a tight solution; none for SDEs), failed;
+        as keys "NAME ID". ids; edges: the jumps; and, for the first seed, attempts: by ID, of some
+        samples.
+    """
+    found: dict[str, Any] = {"ids": [], "edges": list(of.model.breaks)}
+    attempts: dict[str, Any] = {}
+    for end, settings in variants(bool(of.model.breaks), few).items():
+        study = step_study(
+            of.model,
+            settings,
+            of.shape,
+            count=count,
+            seed=of.subject.seed,
+            t_min=end,
+            reference_tolerance=REFERENCE,
+        )
+        for setting, outcome in zip(settings, study.outcomes, strict=True):
+            name = identity(setting, end)
+            found["ids"].append(name)
+            found |= _numbers(name, outcome.samples, end, of.model.breaks, outcome.error)
+            if of.subject.seed == SEEDS[0] and _drawn(setting):
+                attempts[name] = _attempts(outcome.samples)
+    return {**found, "attempts": attempts}
+
+
+def _drawn(setting: Setting) -> bool:
+    """Whether the figure shows this one in every detail."""
+    usual = setting.controller == "pi" and setting.tolerance in (1e-3, 5e-2)
+    return usual and setting.solver in ("dopri5", "stochastic-heun")
+
+
+def _numbers(
+    name: str, samples: Samples, end: float, breaks: tuple[float, ...], error: float | None
+) -> dict[str, float]:
+    """The single numbers of one variant."""
+    log = samples.log.columns()
+    good = np.asarray(log["accepted"], dtype=bool)
+    begin, stop = np.asarray(log["time"]), np.asarray(log["time_end"])
+    count = len(samples.x)
+    # Cut short: the step ends where the solver had to stop.
+    ends = np.array([end, *(breaks if samples.settings["breaks"] else ())])
+    cut = np.isclose(stop[:, None], ends, rtol=1e-9, atol=0.0).any(1)
+    smallest, where = [], []
+    for number in range(count):
+        mine = np.flatnonzero((np.asarray(log["sample"]) == number) & good & ~cut)
+        if len(mine):
+            size = np.abs(stop[mine] - begin[mine])
+            smallest.append(size.min())
+            where.append(begin[mine][size.argmin()])
+    rejected = int((~good).sum())
+    found = {
+        "evaluations": float(samples.log.evaluations.mean()),
+        "accepted": float(good.sum()) / count,
+        "rejected": rejected / count,
+        "rejected_early": float((begin[~good] < 0.1).mean()) if rejected else 0.0,
+        "smallest": float(np.median(smallest)) if smallest else math.nan,
+        "smallest_at": float(np.median(where)) if where else math.nan,
+        "failed": float((~samples.ok).mean()),
+    }
+    if error is not None:
+        found["error"] = error
+    return {f"{key} {name}": value for key, value in found.items() if math.isfinite(value)}
+
+
+def _attempts(samples: Samples) -> dict[str, list[Any]]:
+    """Every attempt of the first samples."""
+    log = samples.log.columns()
+    mine = np.flatnonzero(np.asarray(log["sample"]) < KEPT)
+    return {
+        "sample": np.asarray(log["sample"])[mine].tolist(),
+        "time": np.asarray(log["time"])[mine].tolist(),
+        "time_end": np.asarray(log["time_end"])[mine].tolist(),
+        "accepted": np.asarray(log["accepted"])[mine].astype(int).tolist(),
+    }
+
+
+class ConstantNoise(Predictor):
+    """eps(x, t) = e, whatever x and t.
+
+    Args:
+        sde: the process.
+        noise: e, the shape of one sample.
+    """
+
+    def __init__(self, sde: SDE, noise: Tensor) -> None:
+        self.sde, self.constant = sde, noise
+        self.prediction = "noise"
+
+    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+        """The prediction, in x's shape."""
+        a, b = convert(self.sde, torch.as_tensor(t, dtype=torch.float64), "noise", wanted)
+        return like(a, x) * x + like(b, x) * self.constant.to(x)
+
+
+def noise_steps(of: Measured, *, count: int, few: bool = False) -> dict[str, Any]:
+    """The same numbers as `steps` for a constant noise, the start of each sample; error exact."""
+    sde, found = of.model.sde, dict[str, Any](ids=[], edges=[])
+    attempts: dict[str, Any] = {}
+    generator = torch.Generator().manual_seed(of.subject.seed)
+    starts = torch.randn((count, *of.shape), generator=generator, dtype=torch.float64)
+    for setting, end in _controls(few):
+        parts = []
+        for e in starts:
+            parts.append(_one(sde, e, setting, end))
+        name = identity(setting, end)
+        found["ids"].append(name)
+        rows = [_numbers("", samples, end, (), error) for samples, error in parts]
+        found |= {f"{k.strip()} {name}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
+        if of.subject.seed == SEEDS[0]:
+            logs = [_attempts(samples) for samples, _ in parts[:KEPT]]
+            joined = {k: [v for log in logs for v in log[k]] for k in logs[0]}
+            joined["sample"] = [i for i, log in enumerate(logs) for _ in log["sample"]]
+            attempts[name] = joined
+    return {**found, "attempts": attempts}
+
+
+def _controls(few: bool) -> Iterator[tuple[Setting, float]]:
+    for end, settings in variants(False, few).items():
+        for setting in settings:
+            if setting.solver == "dopri5" and setting.controller == "pi":
+                yield setting, end
+
+
+def _one(sde: SDE, e: Tensor, setting: Setting, end: float) -> tuple[Samples, float]:
+    """One sample of the constant noise e, from x = sigma(1) e, and its error."""
+    samples = sample(
+        ConstantNoise(sde, e),
+        solver=setting.solver,
+        chart=setting.chart,
+        rtol=setting.tolerance,
+        atol=setting.tolerance,
+        controller=setting.controller,
+        t_min=end,
+        noise=e[None],
+        dtype=torch.float64,
+        on_failure="return",
+    )
+    last = samples.settings["t_max"]
+    start = float(sde.prior_scale(last))
+    growth = float(sde.alpha(end) / sde.alpha(last))
+    exact = (float(sde.sigma(end)) + growth * (start - float(sde.sigma(last)))) * e
+    return samples, float((samples.x[0] - exact).square().mean().sqrt())

@@ -1,0 +1,83 @@
+"""What the figures share: the style of each arm, means over seeds, and axes in one style."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sdeflow.plots import LINES, STYLE, captioned
+
+from ..spec import Experiment
+from ..verdicts import Records
+
+__all__ = ["arms_of", "band", "panels", "pick", "seeds_of", "style"]
+
+Array = NDArray[np.float64]
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def style(index: int) -> dict[str, Any]:
+    """Line and mark of the arm with a number; told apart without colour."""
+    colour, dash = LINES[index % len(LINES)]
+    return {"color": colour, "linestyle": dash, "marker": MARKS[index % len(MARKS)]}
+
+
+def pick(records: Records, **wanted: Any) -> list[Any]:
+    """Records in which the named fields have these values, by seed."""
+    found = [r for r in records if all(r[name] == value for name, value in wanted.items())]
+    return sorted(found, key=lambda record: record["seed"])
+
+
+def arms_of(records: Records, problem: str, evaluation: str) -> list[str]:
+    """Arms with results, in the order of the file."""
+    found = [r["arm"] for r in records if (r["problem"], r["evaluation"]) == (problem, evaluation)]
+    return list(dict.fromkeys(found))
+
+
+def seeds_of(records: Iterable[Any]) -> str:
+    """The seeds behind some records, for captions."""
+    seeds = sorted({record["seed"] for record in records})
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def band(
+    axes: Axes, x: Sequence[float] | Array, series: Sequence[Any], label: str, index: int,
+    marks: bool = True,
+) -> None:  # fmt: skip
+    """Mean over seeds as a line, smallest to largest as a band."""
+    values = np.array([[np.nan if v is None else v for v in one] for one in series], dtype=float)
+    look = style(index)
+    if not marks:
+        look["marker"] = ""
+    axes.plot(x, values.mean(0), label=label, markersize=3, **look)
+    if len(values) > 1:
+        axes.fill_between(
+            x, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0
+        )
+
+
+def panels(
+    experiment: Experiment, rows: int, columns: int, caption: str, width: float = 10.5,
+    height: float = 2.6, **more: Any,
+) -> tuple[Figure, NDArray[Any]]:  # fmt: skip
+    """A grid of axes with room for a caption and a legend above."""
+    with rc_context(STYLE):
+        text = f"{experiment.title}, scale {experiment.scale}. {caption}"
+        figure, bottom = captioned(width, 0.65 + height * rows, text)
+        grid = figure.subplots(rows, columns, squeeze=False, **more)
+        tall = figure.get_size_inches()[1]
+        figure.subplots_adjust(
+            left=0.75 / width,
+            right=1 - 0.15 / width,
+            top=1 - 0.6 / tall,
+            bottom=bottom + 0.5 / tall,
+            wspace=0.28,
+            hspace=0.42,
+        )
+    return figure, grid

@@ -1,0 +1,70 @@
+"""Figure of `fast`: Fréchet distance against evaluations, a panel per sampler and problem."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from sdeflow.plots import STYLE
+
+from ..spec import Experiment
+from ..verdicts import Records
+from .common import arms_of, panels, pick, seeds_of, style
+
+__all__ = ["draw"]
+
+FAMILIES = {
+    "DDIM, steps equal in time": ("ddim-5", "ddim-10", "ddim-20", "ddim-50"),
+    "DPM-Solver++ 2M, equal in log-SNR": ("dpmpp-5", "dpmpp-10", "dpmpp-20", "dpmpp-50"),
+    "DPM-Solver++ 2M, equal in time": ("dpmpp-time-10", "dpmpp-time-20"),
+    "adaptive dopri5": ("adaptive-loose", "adaptive"),
+}
+
+
+def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:
+    """The figure, once there are results."""
+    problems = [p for p in ("fashion", "digits") if arms_of(records, p, "ddim-10")]
+    if not problems:
+        return {}
+    mine = [r for r in records if r["problem"] in problems]
+    caption = (
+        f"Lower is better; {seeds_of(mine)}: lines are means, marks seeds; dotted: the same "
+        "number of training images in place of samples, the floor."
+    )
+    figure, grid = panels(experiment, len(problems), 4, caption, height=2.3, sharex=False)
+    with rc_context(STYLE):
+        for problem, row in zip(problems, grid, strict=True):
+            for axes, (name, evaluations) in zip(row, FAMILIES.items(), strict=True):
+                _family(axes, records, problem, evaluations)
+                axes.set_title(f"{problem}: {name}", fontsize=8)
+            row[0].set_ylabel("Fréchet distance,\nclassifier features")
+        for axes in grid[-1]:
+            axes.set_xlabel("evaluations a sample")
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=len(labels))
+    return {"curves": (figure, "Fréchet distance of samples against evaluations.")}
+
+
+def _family(axes, records: Records, problem: str, evaluations: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    floors = []
+    for index, arm in enumerate(arms_of(records, problem, "ddim-10")):
+        x, y = [], []
+        for evaluation in evaluations:
+            found = pick(records, problem=problem, arm=arm, evaluation=evaluation)
+            if found:
+                x.append(np.mean([r["values"]["evaluations"] for r in found]))
+                values = [r["values"]["classifier_frechet"] for r in found]
+                floors += [r["values"]["classifier_frechet_floor"] for r in found]
+                y.append(np.mean(values))
+                look = style(index)
+                axes.plot(
+                    [x[-1]] * len(values), values, look["marker"], color=look["color"],
+                    markersize=2.5, alpha=0.6,
+                )  # fmt: skip
+        if x:
+            look = style(index) | {"marker": ""}
+            axes.plot(x, y, label=arm, **look)
+    if floors:
+        axes.axhline(np.mean(floors), color="0.3", linestyle=":", linewidth=0.8)
+    axes.set(xscale="log", yscale="log")

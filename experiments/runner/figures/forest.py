@@ -1,0 +1,84 @@
+"""The claims of an experiment that compare by ratio, one line each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from sdeflow.plots import STYLE, captioned
+
+from ..spec import Experiment
+from ..verdicts import FAILS, HOLDS, Finding
+
+__all__ = ["forest"]
+
+WIDEST = math.log(30)  # factors beyond are drawn at the edge
+LOOKS = {HOLDS: ("o", "0.0"), FAILS: ("X", "#b03030")}
+
+
+def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
+    """Ratios with their intervals; None where there are none yet."""
+    shown = [f for f in found if f.ratio and f.paired is not None]
+    if not shown:
+        return None
+    edges = [v for f in shown if f.paired for v in (f.paired.low, f.paired.high, *f.paired.each)]
+    reach = min(WIDEST, max(0.05, *(1.1 * abs(v) for v in edges if math.isfinite(v))))
+    caption = (
+        f"{experiment.title}, scale {experiment.scale}. Ratio of the first to the second; small "
+        "dots: seeds; bars: paired 95 % intervals over seeds, cut at the edge. Circle: holds, red "
+        "cross: does not hold here, open: undecided or incomplete."
+    )
+    with rc_context(STYLE):
+        figure, bottom = captioned(10.5, 0.7 + 0.19 * (len(shown) + _claims(shown)), caption)
+        axes = figure.add_axes((0.47, bottom + 0.06, 0.36, 0.99 - bottom - 0.06))
+        y, before = 0.0, ""
+        for f in shown:
+            if f.id != before:
+                axes.text(
+                    -1.24, y, f.text[:118], transform=axes.get_yaxis_transform(), fontsize=7.5,
+                    va="center", weight="bold",
+                )  # fmt: skip
+                y, before = y - 1, f.id
+            _line(axes, f, y, reach)
+            y -= 1
+        axes.axvline(1, color="0.4", linewidth=0.7)
+        axes.set_xscale("log")
+        axes.set_xlim(math.exp(-reach), math.exp(reach))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}") if reach < 1.2 else NullFormatter()
+        )
+        axes.set(ylim=(y, 0.8), yticks=[], xlabel="ratio")
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def _claims(shown: Sequence[Finding]) -> int:
+    return len({f.id for f in shown})
+
+
+def _line(axes, f: Finding, y: float, reach: float) -> None:  # type: ignore[no-untyped-def]
+    assert f.paired is not None
+    clip = lambda value: math.exp(max(-reach, min(reach, value)))  # noqa: E731
+    mark, colour = LOOKS.get(f.verdict, ("o", "0.35"))
+    filled = colour if f.verdict in LOOKS else "white"
+    axes.plot([clip(f.paired.low), clip(f.paired.high)], [y, y], color=colour, linewidth=1)
+    axes.plot([clip(v) for v in f.paired.each], [y] * len(f.paired.each), ".", color="0.6",
+              markersize=3, zorder=3)  # fmt: skip
+    axes.plot(clip(f.paired.value), y, mark, color=colour, markerfacecolor=filled, markersize=5,
+              zorder=4)  # fmt: skip
+    metric = f.metric if f.evaluation != "steps" else f.metric.partition(" ")[2]
+    about = f"{f.problem}, {f.evaluation}: {f.arm} / {_short(f)}, {metric}"
+    transform = axes.get_yaxis_transform()
+    axes.text(-1.22, y, about[:105], transform=transform, fontsize=6.5, va="center", color="0.2")
+    low, high = (f"{f.change(v):+.0f}" for v in (f.paired.low, f.paired.high))
+    text = f"{f.change(f.paired.value):+.1f} % ({low}, {high}), {f.verdict}"
+    axes.text(1.02, y, text[:48], transform=transform, fontsize=6.5, va="center")
+
+
+def _short(f: Finding) -> str:
+    return "blind" if f.against.endswith(" blind") else f.against

@@ -1,0 +1,105 @@
+"""Figures of `lipschitz`: trained networks, exact models, schedules, and growth with training."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from sdeflow.plots import STYLE
+
+from ..spec import Experiment
+from ..verdicts import Records
+from .common import arms_of, panels, pick, seeds_of
+from .curves import steepness
+
+__all__ = ["draw"]
+
+TRAINED = ["baseline", "etsdm", "smooth-0.1"]
+EXACT = ["exact-mixture", "exact-smooth", "exact-finite", "exact-mixture-etsdm"]
+CURED = ["exact-mixture", "exact-mixture-smooth-start", "exact-smooth", "exact-smooth-smooth-start", "exact-mixture-trig"]  # noqa: E501  # fmt: skip
+LENGTHS = {"fashion-250": 250, "fashion-500": 500, "fashion-1000": 1000, "fashion": 2500, "fashion-9000": 9000}  # noqa: E501  # fmt: skip
+
+
+def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:
+    """The figures for which there are results."""
+    made: dict[str, tuple[Figure | None, str]] = {}
+    for problem in ("fashion", "fashion-9000", "digits"):
+        made[problem] = (
+            steepness(experiment, records, problem, TRAINED, f"Networks trained on {problem}"),
+            f"Steepness in time of networks trained on {problem}.",
+        )
+    made["exact"] = (
+        steepness(experiment, records, "plane", EXACT, "Exact models"),
+        "Steepness in time of exact models: narrow and wide mixtures, a finite set of digits.",
+    )
+    made["starts"] = (
+        steepness(experiment, records, "plane", CURED, "Exact models under other schedules"),
+        "What schedules that start flat make of it.",
+    )
+    made["schedules"] = (
+        _schedules(experiment, records),
+        "K(0.001) and the largest K of the first 100 steps on every schedule.",
+    )
+    made["training"] = (_training(experiment, records), "K(0.001) and the largest K by training.")
+    return {name: (figure, text) for name, (figure, text) in made.items() if figure is not None}
+
+
+def _schedules(experiment: Experiment, records: Records) -> Figure | None:
+    arms = [a for a in arms_of(records, "digits", "lipschitz") if not a.endswith("-etsdm")]
+    arms = [a for a in arms if a not in ("etsdm", "smooth-0.1")]
+    if len(arms) < 2:
+        return None
+    mine = [r for r in records if r["problem"] == "digits"]
+    caption = f"Digits, {seeds_of(mine)}; each mark a seed."
+    figure, grid = panels(experiment, 1, 2, caption, height=0.3 * len(arms) + 1.2, sharey="row")
+    names = (("k_0.001", "K(0.001)"), ("early_max", "largest K(k/1000, (k+1)/1000), k < 100"))
+    with rc_context(STYLE):
+        for axes, (metric, label) in zip(grid[0], names, strict=True):
+            for row, arm in enumerate(arms):
+                shared = "etsdm" if arm == "baseline" else f"{arm}-etsdm"
+                for other, mark, colour, shift in (
+                    (arm, "o", "0.0", 0.12), (shared, "x", "#b0602a", -0.12),
+                ):  # fmt: skip
+                    found = pick(records, problem="digits", arm=other, evaluation="lipschitz")
+                    values = [max(r["values"][metric], 1e-1) for r in found]
+                    axes.plot(
+                        values, [row + shift] * len(values), mark, color=colour, markersize=4,
+                        markerfacecolor="none",
+                        label={0: "own time" if mark == "o" else "E-TSDM"}.get(row),
+                    )  # fmt: skip
+            axes.set_xscale("log")
+            axes.set_xlabel(f"{label} (0 at the left edge)")
+        grid[0][0].set_yticks(range(len(arms)), ["linear" if a == "baseline" else a for a in arms])
+        grid[0][0].invert_yaxis()
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=2)
+        figure.subplots_adjust(left=0.12)
+    return figure
+
+
+def _training(experiment: Experiment, records: Records) -> Figure | None:
+    done = [p for p in LENGTHS if arms_of(records, p, "lipschitz")]
+    if len(done) < 2:
+        return None
+    mine = [r for r in records if r["problem"] in done]
+    caption = f"Fashion-MNIST 16x16, {seeds_of(mine)}; each point is a training of that length."
+    figure, grid = panels(experiment, 1, 2, caption, width=8, height=2.8, sharey="row")
+    with rc_context(STYLE):
+        for axes, (metric, label) in zip(
+            grid[0], (("k_0.001", "K(0.001)"), ("early_max", "largest early K")), strict=True
+        ):
+            for arm, look in (("baseline", "ko-"), ("etsdm", "x--"), ("smooth-0.1", "s:")):
+                x, y = [], []
+                for problem in done:
+                    found = pick(records, problem=problem, arm=arm, evaluation="lipschitz")
+                    if found:
+                        x.append(LENGTHS[problem])
+                        y.append(np.mean([max(r["values"][metric], 1.0) for r in found]))
+                if x:
+                    axes.plot(x, y, look, label=arm, markersize=4)
+            axes.set(xscale="log", yscale="log", xlabel="training steps", title=label)
+        grid[0][0].set_ylabel("per unit of t (1 or less at the edge)")
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=3)
+    return figure

@@ -1,0 +1,35 @@
+"""Figures of `smooth_time`: steepness, error by time, and what the scale s does."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from ..spec import Experiment
+from ..verdicts import Records
+from .curves import steepness
+from .quality import error_by_time
+
+__all__ = ["draw"]
+
+MAIN = ["baseline", "etsdm", "smooth-0.1"]
+SCALES = ["baseline", "smooth-0.02", "smooth-0.05", "smooth-0.1", "smooth-0.2", "smooth-0.5"]
+
+
+def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:
+    """The figures for which there are results."""
+    made: dict[str, tuple[Figure | None, str]] = {
+        problem: (
+            steepness(experiment, records, problem, MAIN, f"Networks trained on {problem}"),
+            f"Steepness in time on {problem}.",
+        )
+        for problem in ("fashion", "fashion-9000", "digits")
+    }
+    made["scales"] = (
+        steepness(experiment, records, "digits", SCALES, "Scales of smooth time, digits"),
+        "Steepness in time for five scales of smooth time.",
+    )
+    made["error"] = (
+        error_by_time(experiment, records),
+        "Held-out error of the noise prediction by time, over the baseline's.",
+    )
+    return {name: (figure, text) for name, (figure, text) in made.items() if figure is not None}
