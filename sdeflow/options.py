@@ -97,11 +97,20 @@ def convert(option: Option, value: Any) -> Any:
     if option.type in (int, float) and isinstance(value, (int, float, str)):
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.nan
         if option.type is float and not math.isnan(number):
             return number
         if option.type is int and number.is_integer():
             return int(number)
     wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise ValueError(f"{flag(option.name)} is {value!r}: give {wanted[option.type]}")
+    raise ValueError(f"{flag(option.name)} is {_short(value)}: give {wanted[option.type]}")
+
+
+def _short(value: Any) -> str:
+    """`value` for a message, in one short line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a number of {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

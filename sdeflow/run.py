@@ -14,6 +14,7 @@ directory is executed on loading.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +25,11 @@ from .options import flag, unknown
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
+    from .training.checkpoint import Checkpoint
 
-__all__ = ["Run", "RunInfo", "find_run", "latest_run", "list_runs", "load_run"]
+__all__ = ["Run", "RunInfo", "find_run", "latest_run", "list_runs", "load_run", "saved_model"]
+
+LARGEST_SAMPLE, MOST_CLASSES = 2**26, 2**20  # elements, classes: beyond, a file is not believed
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,19 @@ def _has_checkpoint(path: Path) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    """A finite number, or None: a record may hold anything."""
+    try:
+        number = float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        number = math.nan
+    return number if math.isfinite(number) else None
 
 
 def _info(path: Path) -> RunInfo:
     """What ``run.json`` says; a missing or damaged one leaves gaps."""
     try:
         record = json.loads((path / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         record = {}
     if not isinstance(record, dict):
         record = {}
@@ -214,10 +223,8 @@ def load_run(
     else:
         checkpoint = load_checkpoint(checkpoints / f"step-{step:08d}")
         tensors = checkpoint.tensors("ema")
-    state = checkpoint.state
-    config = TrainConfig.from_dict(state["config"])
-    shape = tuple(state["data_shape"])
-    denoiser = build_denoiser(config, shape, state["num_classes"])
+    config, shape, classes = saved_model(checkpoint)
+    denoiser = build_denoiser(config, shape, classes)
     try:
         denoiser.network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -226,4 +233,27 @@ def load_run(
             f"{' '.join(str(error).split())[:200]}"
         ) from None
     denoiser.requires_grad_(False).eval()
-    return Run(path, config, denoiser, shape, state["num_classes"], checkpoint.step, state["loss"])
+    loss = checkpoint.state["loss"]
+    return Run(path, config, denoiser, shape, classes, checkpoint.step, loss)
+
+
+def saved_model(checkpoint: Checkpoint) -> tuple[TrainConfig, tuple[int, ...], int]:
+    """Settings, shape of a sample and number of classes of a checkpoint, believed only as checked.
+
+    Raises:
+        ValueError: the checkpoint does not say, or says something impossible.
+    """
+    state = checkpoint.state
+    config, shape, classes = state.get("config"), state.get("data_shape"), state.get("num_classes")
+    sizes = shape if isinstance(shape, list) and 1 <= len(shape) <= 4 else [0]
+    numbers = [state.get(name) for name in ("loss", "best", "seconds", "best_step")]
+    if not (
+        isinstance(config, dict)
+        and all(type(size) is int and size > 0 for size in sizes)
+        and math.prod(sizes) <= LARGEST_SAMPLE
+        and type(classes) is int
+        and 0 <= classes <= MOST_CLASSES
+        and all(number is None or type(number) in (int, float) for number in numbers)
+    ):
+        raise ValueError(f"checkpoint {checkpoint.path} describes no model of this library")
+    return TrainConfig.from_dict(config), tuple(sizes), classes

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import netrc
 import os
+import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 __all__ = ["Tracker", "logged_in", "start_tracking", "tracking_mode"]
 
 PROJECT = "sdeflow"
+ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # wandb makes file names of it
 CONNECT, UPLOAD = 10.0, 60.0  # seconds to connect, and to finish uploading at the end
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # wandb's own servers, old and new
 
@@ -184,6 +186,9 @@ def start_tracking(
     mode = tracking_mode(mode)
     if mode == "disabled":
         return Tracker()
+    if run_id is not None and not ID.fullmatch(str(run_id)):
+        say("the run's wandb id is damaged; a new one is taken")
+        run_id = None
     try:
         import wandb
     except ImportError as error:

@@ -101,7 +101,7 @@ def measured_options(several: bool = False) -> Callable[[Command], Command]:
             "--model",
             metavar="MODULE:FACTORY",
             help="In place of RUN, what a function of yours gives: a torch module F(x, c), read "
-            "by --sde, --condition and --predict, with --data. [default: none]",
+            "by --sde, --condition and --predict, with --data; runs its code. [default: none]",
         )(function)
         function = click.option(
             "--oracle",

@@ -1,4 +1,4 @@
-"""`sdeflow runs list` and `sdeflow runs show`: what has been trained."""
+"""`sdeflow runs`: list what has been trained, show a run, verify that it is what it was."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sdeflow.cli.options import common, emit
+from sdeflow.cli.options import common, emit, progress_bar
 from sdeflow.config import TrainConfig, load_config
 from sdeflow.run import RunInfo, find_run, latest_run, list_runs
 
@@ -18,7 +18,7 @@ root_option = click.option(
 
 @click.group("runs")
 def command() -> None:
-    """List runs, or show the settings and losses of one."""
+    """List runs, show the settings and losses of one, or verify its files."""
 
 
 def _config(info: RunInfo) -> TrainConfig | None:
@@ -92,6 +92,49 @@ def show_command(run: str | None, root: str, as_json: bool) -> None:
         *(f"  {name:18} {value}" for name, value in (entry["config"] or {}).items()),
     ]
     emit(entry, as_json, "\n".join(lines))
+
+
+@command.command("verify")
+@click.argument("run", required=False)
+@root_option
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where the probe is sampled again."
+)
+@common
+def verify_command(run: str | None, root: str, device: str, as_json: bool) -> None:
+    """Check RUN (a directory, or a name under --root; default: the latest).
+
+    Derives the checksums of every checkpoint and of every directory of results again, and samples
+    each checkpoint's probe anew to compare it with the one stored. Anything damaged: exit code 2.
+    """
+    from dataclasses import asdict
+
+    from sdeflow.training.plan import device_of
+    from sdeflow.verify import verify_run
+
+    place = device_of(device)
+    with progress_bar("verifying") as progress:
+        report = verify_run(
+            find_run(run, root) if run else latest_run(root), device=place, progress=progress
+        )
+    lines = [f"run          {report.path}"]
+    for found in report.checkpoints:
+        probe = "no probe" if found.probe is None else f"probe differs by {found.probe:.2g}"
+        if found.probe == 0:
+            probe = "probe identical"
+        state = found.damage or f"checksums hold, {probe}"
+        lines.append(f"checkpoint   step {found.step}: {state}")
+    for name, wrong in report.outputs.items():
+        lines.append(
+            f"results      {name}: {'changed: ' + ', '.join(wrong) if wrong else 'whole'}"
+        )
+    checkpoints = [{**asdict(found), "ok": found.ok} for found in report.checkpoints]
+    result = {"run": report.path, "ok": report.ok, "checkpoints": checkpoints}
+    emit({**result, "outputs": report.outputs}, as_json, "\n".join(lines))
+    if not report.ok:
+        bad = [f"step {found.step}" for found in report.checkpoints if not found.ok]
+        bad += [name for name, wrong in report.outputs.items() if wrong]
+        raise ValueError(f"{report.path} is damaged in {', '.join(bad)}: delete these")
 
 
 def _listed(name: str, values: list[Any]) -> list[str]:

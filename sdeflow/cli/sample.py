@@ -197,16 +197,15 @@ def _read_noise(path: Path | None) -> Tensor | None:
     """The array of a .npy file, or the first of an .npz file, as a tensor."""
     if path is None:
         return None
-    import zipfile
-
     import numpy as np
     import torch
 
+    from sdeflow.data.readers import read_array
+
     try:
-        loaded = np.load(path, allow_pickle=False)
-        array = loaded[loaded.files[0]] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (OSError, EOFError, ValueError, IndexError, zipfile.BadZipFile) as error:
-        raise ValueError(f"--noise {path} cannot be read as .npy or .npz: {error}") from None
+        array = read_array(path)
+    except ValueError as error:
+        raise ValueError(f"--noise cannot be read as .npy or .npz: {error}") from None
     if array.ndim < 2 or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
             f"--noise {path} has shape {array.shape} and type {array.dtype}: need numbers (N, …)"

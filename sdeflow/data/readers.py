@@ -7,6 +7,7 @@ believed. Integers v in 0..255 become v / 127.5 - 1; floats are taken as they ar
 import gzip
 import math
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -21,10 +22,19 @@ from torch import Tensor
 
 from .resize import resize_images
 
-__all__ = ["read_folder", "read_idx", "read_npz"]
+__all__ = ["read_array", "read_folder", "read_idx", "read_npz"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 CHANNELS = (1, 3, 4)
+MOST_CLASSES = 2**20
+UNPACKED, RATIO = 2**30, 100  # bytes; more than both, and a packed file is taken for a bomb
+DAMAGE = (
+    OSError, EOFError, KeyError, IndexError, MemoryError, ValueError, NotImplementedError,
+    RuntimeError, OverflowError, SyntaxError, struct.error, zlib.error, zipfile.BadZipFile,
+    tokenize.TokenError,
+)  # fmt: skip
+"""What NumPy raises on a damaged array or archive; which one depends on where the damage is."""
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -53,8 +63,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
                 raise ValueError(f"{path}: truncated IDX file (in its header)")
             shape = struct.unpack(f">{head[3]}I", sizes)
             wanted = math.prod(shape)
-            if wanted > 2**48:
-                raise ValueError(f"{path}: IDX header that claims {wanted} bytes")
+            _believe(path, wanted, path.stat().st_size, packed)
             # One byte more than promised, to see that the file ends there.
             content = file.read(wanted + 1)
     except (OSError, EOFError, zlib.error, MemoryError) as error:
@@ -78,8 +87,6 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     Raises:
         ValueError: If the file is missing, damaged, holds objects, or lacks those names.
     """
-    # What numpy raises on a damaged archive depends on where the damage is.
-    damage = (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, MemoryError)
     try:
         with path.open("rb") as file:
             if file.read(4) != b"PK\x03\x04":
@@ -89,10 +96,10 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
             name = next((key for key in ("x", "images", "arr_0") if key in names), None)
             if name is None:
                 raise ValueError(f"holds {names}: name the samples x, images or arr_0")
-            x = archive[name]
+            x = _member(archive, name)
             label = next((key for key in ("y", "labels") if key in names), None)
-            y = None if label is None else archive[label]
-    except (*damage, ValueError, NotImplementedError, RuntimeError) as error:
+            y = None if label is None else _member(archive, label)
+    except DAMAGE as error:
         raise ValueError(f"{path}: {_reason(error)}") from error
     if x.ndim < 2:
         raise ValueError(f"{path}: {name} has shape {x.shape}, must be (samples, ...)")
@@ -100,7 +107,46 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         return x, None
     if y.shape != (len(x),) or y.dtype.kind not in "iu" or (len(y) and y.min() < 0):
         raise ValueError(f"{path}: {label} must hold {len(x)} integers from 0 on")
+    if len(y) and y.max() >= MOST_CLASSES:
+        raise ValueError(f"{path}: {label} goes up to {y.max()}; number the classes from 0 on")
     return x, y.astype(np.int64)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read the array of an NPY file, or the first one of an NPZ file.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or holds objects or no array.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return np.asarray(loaded)
+        with loaded as archive:
+            return _member(archive, archive.files[0])
+    except DAMAGE as error:
+        raise ValueError(f"{path}: {_reason(error)}") from error
+
+
+def _member(archive: Any, name: str) -> NDArray[Any]:
+    """An array of an NPZ file, after a look at how large it says it is."""
+    for info in archive.zip.infolist():
+        if info.filename in (name, f"{name}.npy"):
+            _believe(name, info.file_size, info.compress_size, packed=True)
+    array = archive[name]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    return array
+
+
+def _believe(what: object, claimed: int, stored: int, packed: bool) -> None:
+    """Refuse a size that what is stored cannot reasonably hold."""
+    if packed and claimed > max(UNPACKED, RATIO * stored):
+        raise ValueError(
+            f"{what}: claims {claimed} bytes in a file of {stored}; store it unpacked"
+        )
+    if not packed and claimed > stored:
+        raise ValueError(f"{what}: truncated IDX file ({stored} of {claimed} bytes)")
 
 
 def read_folder(
@@ -157,7 +203,7 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 grey = image.mode in ("1", "L", "LA")
                 pixels = np.asarray(image.convert("L" if grey else "RGB"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -165,7 +211,7 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         raise ValueError(f"{path}: more than {limit} pixels; shrink the image first") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: not an image") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path}: damaged image ({_reason(error)})") from error
     return pixels if pixels.ndim == 3 else pixels[..., None]
 

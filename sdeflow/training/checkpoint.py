@@ -7,7 +7,7 @@ complete, or was damaged later, which the checksums show. Optimiser state is ten
 nothing is pickled.
 
     checkpoints/
-      step-00001000/  model.safetensors  ema.safetensors  optimizer.safetensors  state.json
+      step-00001000/  model, ema, optimizer, probe .safetensors  state.json
       latest.json  best.json      which steps those are; for people and other tools
 """
 
@@ -147,7 +147,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         values = json.loads((path / STATE).read_bytes())
         digest = values.pop("sha256")
-        damaged = hashlib.sha256(_canonical(values).encode()).hexdigest() != digest
+        damaged = hashlib.sha256(_canonical(values).encode()).hexdigest() != digest or not (
+            isinstance(values["format"], int)
+            and isinstance(values["step"], int)
+            and isinstance(values["files"], dict)
+        )
     except OSError as error:
         raise ValueError(f"checkpoint {path}: {STATE}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

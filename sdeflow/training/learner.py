@@ -164,12 +164,16 @@ class Learner:
     def _restore(
         self, checkpoint: Checkpoint, tensors: Tensors, optimizer: torch.optim.Optimizer
     ) -> None:
-        self.denoiser.network.load_state_dict(tensors["model"])
-        self.average.network.load_state_dict(tensors["ema"])
-        restore_optimizer(optimizer, tensors["optimizer"])
         state = checkpoint.state
-        self.step, self.updates = checkpoint.step, state["updates"]
-        self.skipped, self.bad = state["skipped"], state["bad"]
+        try:
+            self.denoiser.network.load_state_dict(tensors["model"])
+            self.average.network.load_state_dict(tensors["ema"])
+            restore_optimizer(optimizer, tensors["optimizer"])
+            self.step, self.updates = checkpoint.step, int(state["updates"])
+            self.skipped, self.bad = int(state["skipped"]), int(state["bad"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{checkpoint.path} cannot be resumed: {reason}") from None
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
