@@ -25,6 +25,7 @@ import click
 
 from sdeflow import __version__
 from sdeflow.cli.options import nearest
+from sdeflow.memory import keep_freed_memory
 
 __all__ = ["CommandGroup", "cli"]
 
@@ -80,6 +81,7 @@ class CommandGroup(click.Group):
         # Threads that wait for others spin by default, which costs a little on a quiet machine and
         # a factor of ten on a busy one. OpenMP reads this when torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        keep_freed_memory()
         run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
