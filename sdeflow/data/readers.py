@@ -141,10 +141,10 @@ def _member(archive: Any, name: str) -> NDArray[Any]:
 
 def _believe(what: object, claimed: int, stored: int, packed: bool) -> None:
     """Refuse a size that what is stored cannot reasonably hold."""
+    if claimed > 2**48:
+        raise ValueError(f"{what}: claims {claimed} bytes")
     if packed and claimed > max(UNPACKED, RATIO * stored):
-        raise ValueError(
-            f"{what}: claims {claimed} bytes in a file of {stored}; store it unpacked"
-        )
+        raise ValueError(f"{what}: {claimed} bytes packed into {stored}; store it unpacked")
     if not packed and claimed > stored:
         raise ValueError(f"{what}: truncated IDX file ({stored} of {claimed} bytes)")
 
