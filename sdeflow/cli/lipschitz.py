@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.models import find_measured, measured_options
+from sdeflow.cli.models import Measured, find_measured, measured_options
 from sdeflow.cli.options import common, emit, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from sdeflow.instruments.lipschitz import LipschitzStudy
 
 __all__ = ["command"]
 
@@ -20,7 +22,7 @@ FITTED = (1e-8, 1e-5)  # times between which the exponent is fitted
 
 
 @click.command("lipschitz")
-@measured_options()
+@measured_options(several=True)
 @click.option(
     "--measure",
     multiple=True,
@@ -65,7 +67,8 @@ FITTED = (1e-8, 1e-5)  # times between which the exponent is fitted
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where to write. [default: a new directory RUN/lipschitz, or lipschitz/NAME]",
+    help="Where to write. [default: a new directory RUN/lipschitz, or lipschitz/NAME; of several "
+    "runs, lipschitz/NAMES]",
 )
 @click.option("--svg", is_flag=True, help="Write the figures as SVG, too.")
 @common
@@ -73,7 +76,7 @@ FITTED = (1e-8, 1e-5)  # times between which the exponent is fitted
 def command(
     ctx: click.Context,
     /,
-    run: str | None,
+    run: tuple[str, ...],
     oracle: str | None,
     model: str | None,
     as_json: bool,
@@ -82,22 +85,66 @@ def command(
     """Measure how steep RUN (default: the latest run) is in time, as its noise goes to zero.
 
     Writes lipschitz.png, lipschitz.csv, lipschitz.json, jumps.csv where the condition jumps, and
-    config.yaml. For an oracle, also fits the power of t with which E||d noise/dt|| grows between
-    1e-8 and 1e-5.
+    config.yaml. Of several runs, writes these for each into a directory of its name, and
+    comparison.png, .csv and .json. For an oracle, also fits the power of t with which
+    E||d noise/dt|| grows between 1e-8 and 1e-5.
 
-    Example: `sdeflow lipschitz --oracle mixture --schedule trig`.
+    Examples: `sdeflow lipschitz --oracle mixture --schedule trig`; `sdeflow lipschitz runs/one
+    runs/other`.
     """
-    found = find_measured(ctx, "lipschitz", run, oracle, model, values)
+    found = [
+        find_measured(ctx, "lipschitz", name, oracle, model, values) for name in run or (None,)
+    ]
+    from sdeflow.instruments.lipschitz_comparison import write_comparison
+    from sdeflow.instruments.power_law import Exponent
+    from sdeflow.report import new_directory
+
+    names = [one.place.parent.name for one in found]
+    if len(set(names)) < len(names):
+        raise click.UsageError(f"RUN {' '.join(run)}: give runs of different names")
+    several = len(found) > 1
+    out = values.pop("out") or new_directory(
+        Path("lipschitz", "-and-".join(names)) if several else found[0].place
+    )
+    results, studies = [], {}
+    for name, one in zip(names, found, strict=True):
+        result, studies[name] = _measure(one, out / name if several else out, values)
+        results.append(result)
+    source = {"run": list(run)} if run else found[0].source
+    if several:
+        about = "; ".join(one.about for one in found)
+        files = write_comparison(studies, out, about, values["svg"])
+        write_config(out / "config.yaml", {**source, **values})
+        rows = [{"model": n, **row} for n, study in studies.items() for row in study.summary()]
+        emit({"out": out, "models": results, "files": files}, as_json, _table(rows))
+    else:
+        files = results[0]["files"]
+        write_config(out / "config.yaml", {**source, **values})
+        emit(results[0], as_json, _table(results[0]["summary"]))
+        if results[0]["exponent"]:
+            fit = Exponent(**results[0]["exponent"])
+            click.echo(
+                f"exponent      {fit.value:.4f} +- {fit.error:.1g}: power of t with which "
+                f"E||d noise/dt|| grows, from {fit.low:g} to {fit.high:g}",
+                err=as_json,
+            )
+    for name, path in files.items():
+        click.echo(f"{name:13} {path}", err=as_json)
+
+
+def _measure(
+    found: Measured, out: Path, values: dict[str, Any]
+) -> tuple[dict[str, Any], LipschitzStudy]:
+    """Measure one model and write what was found; the result as printed, and the study."""
     from sdeflow.instruments.lipschitz import lipschitz_study, singular_exponent, time_grid
     from sdeflow.instruments.lipschitz_report import write_lipschitz
-    from sdeflow.report import new_directory
 
     t_min = found.t_min if values["t_min"] is None else values["t_min"]
     t_max = values["t_max"]
     if t_max is None:
         t_max = 1.0 if found.model.sde.has_signal_at(1.0) else 0.999
     sampling = {name: values[name] for name in ("count", "batch_size", "seed")}
-    with progress_bar("measuring") as progress:
+    with progress_bar(f"measuring {found.about.partition(',')[0]}") as progress:
         study = lipschitz_study(
             found.model,
             found.x_0,
@@ -114,9 +161,7 @@ def command(
     # With shared time there is no growth to fit: the derivative is 0 down there.
     if found.exact and values["derivative"] and not found.model.breaks:
         exponent = singular_exponent(found.model, low=FITTED[0], high=FITTED[1], **sampling)
-    out = values.pop("out") or new_directory(found.place)
     files = write_lipschitz(study, out, found.about, exponent, values["svg"])
-    write_config(out / "config.yaml", {**found.source, **values})
     result = {
         "model": found.about,
         "out": out,
@@ -127,15 +172,7 @@ def command(
         "settings": study.settings,
         "files": files,
     }
-    emit(result, as_json, _table(study.summary()))
-    if exponent is not None:
-        click.echo(
-            f"exponent      {exponent.value:.4f} +- {exponent.error:.1g}: power of t with which "
-            f"E||d noise/dt|| grows, from {exponent.low:g} to {exponent.high:g}",
-            err=as_json,
-        )
-    for name, path in files.items():
-        click.echo(f"{name:13} {path}", err=as_json)
+    return result, study
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
@@ -147,7 +184,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         caption="norms averaged over samples; mean, median and maximum over times, pairs that "
         "straddle a jump left out",
     )
-    for name in ("prediction", "quantity"):
+    several = any("model" in row for row in rows)
+    for name in (*(["model"] if several else []), "prediction", "quantity"):
         table.add_column(name)
     for name in ("mean", "median", "maximum", "at t", "jumps", "largest jump"):
         table.add_column(name, justify="right")
@@ -159,5 +197,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         ]
         largest = "-" if row["largest_jump"] is None else f"{row['largest_jump']:.4g}"
         name = row["quantity"] if step is None else f"K(t, t + {step:g})"
-        table.add_row(row["prediction"], name, *numbers, str(row["jumps"]), largest)
+        model = [row["model"]] if several else []
+        table.add_row(*model, row["prediction"], name, *numbers, str(row["jumps"]), largest)
     return table

@@ -159,6 +159,35 @@ def test_a_run_with_shared_time():
     assert "runs/tiny/lipschitz-2/lipschitz.png" in text.stdout
 
 
+def test_several_runs_in_one_figure(here):
+    for name, options in (("plain", []), ("shared", ["--etsdm"])):
+        train = ["train", "--data", "mixture", "--size", "tiny", "--steps", 2, "--batch-size", 8]
+        result = run(*train, "--wandb", "disabled", "--name", name, *options)
+        assert result.exit_code == 0, result.stderr
+    args = ["runs/plain", "runs/shared", "--points", 4, "--count", 4]
+    printed = as_json(*args, "--svg")
+    assert printed["out"] == "lipschitz/plain-and-shared"
+    plain, shared = printed["models"]
+    alone = as_json("runs/shared", "--points", 4, "--count", 4)
+    assert shared["curve"] == alone["curve"]
+    assert plain["jumps"] == []
+    assert len(shared["jumps"]) == 5
+    out = here / "lipschitz" / "plain-and-shared"
+    saved = json.loads((out / "comparison.json").read_text())
+    assert [row["model"] for row in saved["summary"]] == ["plain"] * 3 + ["shared"] * 3
+    assert (out / "comparison.svg").exists()
+    assert (out / "shared" / "jumps.csv").exists()
+    with (out / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["mean"]) for r in rows] == [r["mean"] for r in saved["summary"]]
+    again = as_json("--config", out / "config.yaml")
+    assert [m["curve"] for m in again["models"]] == [m["curve"] for m in printed["models"]]
+    twice = run("lipschitz", "runs/plain", "runs/plain")
+    assert twice.exit_code == 2
+    assert "different names" in twice.stderr
+    assert imread(out / "comparison.png").shape[2] == 4
+
+
 def test_a_model_from_elsewhere():
     printed = as_json("--model", "mine_for_test:Net", *QUICK, "--t-min", 0.01, "--predict", "data")
     assert {r["quantity"] for r in printed["curve"]} == {"total", "condition", "step"}
