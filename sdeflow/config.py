@@ -161,6 +161,12 @@ class TrainConfig:
     label_dropout: float = option(
         0.1, "share of labels replaced by the null label, for guidance", unit="in [0, 1]"
     )
+    super_resolution: int | None = option(
+        None,
+        "learn images given their own smaller versions, this many times smaller on each side",
+        unit="at least 2, a divisor of the image size",
+        auto="images are made from noise alone",
+    )
     flips: bool | None = option(
         None, "mirror images at random", auto="where the data set allows it"
     )
@@ -227,6 +233,7 @@ class TrainConfig:
         self._open("t_min", 0, 1)
         self._open("lipschitz_below", 0, 1)
         self._open("sigma_floor", 0, 1)
+        self._least("super_resolution", 2)
         for name in ("etsdm_intervals", "steps", "batch_size", "image_size", "checkpoint_every"):
             self._least(name, 1)
         for name in (
@@ -319,6 +326,7 @@ ARCHITECTURE = (
     "embedding",
     "embedding_scale",
     "class_condition",
+    "super_resolution",
 )
 """Options that change what the weights mean: a run cannot be resumed with others."""
 

@@ -18,6 +18,7 @@ sigma_data = 1. Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.1259
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +131,8 @@ class Denoiser(nn.Module, Predictor):
     Args:
         network: module called as F(x, c), or F(x, c, label) where a label is given; x is
             (B, ...), c is (B,) in x's dtype and device, unless the module has an attribute
-            `condition_dtype = torch.float64`: then c stays float64 on the host.
+            `condition_dtype = torch.float64`: then c stays float64 on the host. One with an
+            attribute `image_channels` above 0 is called as F(x, c, label, image).
         sde: the forward process.
         conditioning: what the network is told about time; `Time()` by default.
         predict: what F answers: noise, data, score or velocity (divided by sqrt(n2)).
@@ -180,10 +182,29 @@ class Denoiser(nn.Module, Predictor):
         model = Denoiser(self.network, self.sde, conditioning, self.prediction, self.scale_input)
         return model.train(self.training)
 
-    def raw(self, x: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
-        """The network's own output, what the training loss compares."""
+    def raw(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        label: Tensor | None = None,
+        image: Tensor | None = None,
+    ) -> Tensor:
+        """The network's own output, what the training loss compares.
+
+        Raises:
+            ValueError: an image for a network that takes none, or none for one that does.
+        """
+        if bool(getattr(self.network, "image_channels", 0)) == (image is None):
+            raise ValueError(
+                "image: this model was trained for super-resolution and needs an image per sample"
+                if image is None
+                else "image: this model was not trained for super-resolution; leave it out"
+            )
         x, c = self.inputs(x, t)
-        out: Tensor = self.network(x, c) if label is None else self.network(x, c, label)
+        given = () if label is None else (label,)
+        out: Tensor = (
+            self.network(x, c, *given) if image is None else self.network(x, c, label, image)
+        )
         return out
 
     def inputs(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -206,9 +227,16 @@ class Denoiser(nn.Module, Predictor):
             return self._size(t)
         return torch.ones_like(t)
 
-    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+    def predict(
+        self,
+        x: Tensor,
+        t: Tensor,
+        wanted: str,
+        label: Tensor | None = None,
+        image: Tensor | None = None,
+    ) -> Tensor:
         _check_prediction(wanted)
-        out = self.raw(x, t, label).to(x.dtype)
+        out = self.raw(x, t, label, image).to(x.dtype)
         a, b = convert(self.sde, t, self.prediction, wanted)
         b = b * self.output_scale(t)
         if wanted == self.prediction and self.sde.variance_preserving:
@@ -250,14 +278,25 @@ class Guided(Predictor):
     def visited(self, t: Tensor) -> Tensor:
         return self.of.visited(t)
 
-    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+    def predict(
+        self,
+        x: Tensor,
+        t: Tensor,
+        wanted: str,
+        label: Tensor | None = None,
+        image: Tensor | None = None,
+    ) -> Tensor:
+        of: Any = self.of
+        images = () if image is None else (image,)
         label = self._labels(x) if label is None else label
         if label is None or self.guidance == 1:
-            return self.of.predict(x, t, wanted, label)
+            answer: Tensor = of.predict(x, t, wanted, label, *images)
+            return answer
         nothing = torch.full_like(label, self.null or 0)
         # One call for both halves: the network is the cost, and twice the batch is cheaper.
-        both = self.of.predict(
-            torch.cat([x, x]), torch.cat([t, t]), wanted, torch.cat([label, nothing])
+        twice = (torch.cat([a, a]) for a in images)
+        both = of.predict(
+            torch.cat([x, x]), torch.cat([t, t]), wanted, torch.cat([label, nothing]), *twice
         )
         labelled, plain = both.chunk(2)
         return torch.lerp(plain, labelled, self.guidance)

@@ -46,6 +46,8 @@ def describe(config: TrainConfig) -> str:
         told += (
             f" shared in {config.etsdm_intervals} intervals (E-TSDM, edges {config.etsdm_edges})"
         )
+    if config.super_resolution:
+        told += f", image x{config.super_resolution} smaller"
     if config.shared_noise:
         told += f", noise shared in {config.etsdm_intervals} levels (edges {config.etsdm_edges})"
     return f"{config.data}, {describe_process(config)}, {told}, predicts {config.predict}"

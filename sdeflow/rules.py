@@ -36,6 +36,11 @@ def conflicts(config: TrainConfig) -> Iterator[str]:
             f"--embedding-scale {config.embedding_scale:g} is for waves, and --embedding table "
             "has none: leave it out"
         )
+    if config.super_resolution and config.diagnostics:
+        yield (
+            "--diagnostics with --super-resolution: they measure networks that are given x and "
+            "the time alone; leave one of them out"
+        )
     if config.shared_noise:
         for name, there in (
             ("--etsdm", config.etsdm),

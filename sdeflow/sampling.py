@@ -31,6 +31,7 @@ from .ratio_measure import chart_measure
 from .samplers import DEFAULT_SOLVER
 from .samples import Samples, add_times, join_logs
 from .stochastic import run_chain
+from .super_resolution import Paired
 
 __all__ = ["Samples", "encode", "sample"]
 
@@ -53,6 +54,7 @@ def sample(
     breaks: bool | None = None,
     label: int | Tensor | None = None,
     guidance: float = 1.0,
+    image: Tensor | None = None,
     noise: Tensor | None = None,
     count: int = 16,
     first: int = 0,
@@ -85,6 +87,7 @@ def sample(
         breaks: tell the solver where the model jumps in t; by default where steps are adaptive.
         label: class label, one for all or (N,).
         guidance: classifier-free guidance weight, 1 for none.
+        image: (N, C, h, w) low-resolution images, one per sample, for a super-resolution model.
         noise: (N, ...) standard normals to start from instead of the seed's.
         count: number of samples N.
         first: number of the first: samples first, ..., first + N - 1 of the seed, so that a run
@@ -133,6 +136,11 @@ def sample(
         plan = whole.without_last_step()
     if guidance != 1:
         plan = replace(plan, denoiser=denoiser.given(guidance=guidance))
+    if image is not None:
+        if len(image) != count:
+            raise ValueError(f"image: {len(image)} images for {count} samples")
+        plan = replace(plan, denoiser=Paired(plan.denoiser, image, labels))
+        labels = torch.arange(count)
     device = device_of(denoiser)
     seeds = sample_seeds(seed, count, first)
     scale = denoiser.sde.prior_scale(plan.t_start)

@@ -323,6 +323,7 @@ def _draw(
 
     from sdeflow.processes import sample_together
     from sdeflow.sampling import sample
+    from sdeflow.super_resolution import first_images
 
     names = (
         "solver", "steps", "rtol", "atol", "chart", "grid", "eta", "t_min", "t_max", "final",
@@ -332,6 +333,9 @@ def _draw(
     if run.config.class_condition and data.heldout_labels is not None:
         have = data.heldout_labels
         label = have[torch.arange(values["count"]) % len(have)]
+    image, factor = None, run.config.super_resolution
+    if factor:
+        image = first_images(data.heldout, factor, values["count"])
     model = run.denoiser.to(device)
     drawn: list[Samples] = []
     for k, seed in enumerate(seeds):
@@ -346,6 +350,7 @@ def _draw(
                 model,
                 run.data_shape,
                 label=None if label is None else label[rows],
+                image=None if image is None else image[rows],
                 count=rows.stop - rows.start,
                 first=rows.start,
                 seed=seed,

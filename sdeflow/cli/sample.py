@@ -13,6 +13,7 @@ from sdeflow.config import SHARING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sdeflow.run import Run
     from sdeflow.samples import Samples
 
 __all__ = ["command"]
@@ -135,6 +136,7 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     Writes samples.npz, grid.png, steps.csv, steps.png, summary.json and the config.yaml that
     repeats the command. Under a launcher (torchrun, accelerate) the processes share the work.
     With --etsdm or --no-etsdm time is shared only while sampling, or was only while training.
+    A super-resolution run is given held-out images made smaller: sample i the i-th of them.
     """
     import torch
 
@@ -157,12 +159,14 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
         loaded = load_run(run or latest_run(), warn=warn).told(sharing)
         loaded.denoiser.to(device)
         with progress_bar("sampling", group.main) as progress:
+            image = _images(loaded, count)
 
             def draw(rows: slice) -> Samples:
                 return sample(
                     loaded.denoiser,
                     loaded.data_shape,
                     noise=None if noise is None else noise[rows],
+                    image=None if image is None else image[rows],
                     label=label[rows] if isinstance(label, torch.Tensor) else label,
                     count=rows.stop - rows.start,
                     first=rows.start,
@@ -191,6 +195,18 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     if samples.failure:
         kept = f"the {int(samples.ok.sum())} that succeeded are in {out}"
         raise FloatingPointError(f"{samples.failure}; {kept}")
+
+
+def _images(run: Run, count: int) -> Tensor | None:
+    """What a super-resolution run starts from: held-out images made smaller, in turn."""
+    from sdeflow.data import load_data
+    from sdeflow.super_resolution import first_images
+
+    config = run.config
+    if not config.super_resolution:
+        return None
+    data = load_data(config.data, config.data_dir, config.image_size)
+    return first_images(data.heldout, config.super_resolution, count)
 
 
 def _read_noise(path: Path | None) -> Tensor | None:

@@ -68,6 +68,7 @@ def make_network(
     dropout: float = 0.0,
     x_features: int = 64,
     checkpointing: bool = False,
+    image_channels: int = 0,
 ) -> nn.Module:
     """Build a network for data of one shape.
 
@@ -84,6 +85,7 @@ def make_network(
         dropout: Dropout inside the residual blocks, in [0, 1).
         x_features: Fourier features of x in a perceptron; 0 for none.
         checkpointing: Recompute the U-Net's blocks in the backward pass, for memory.
+        image_channels: Channels of an image given beside x, which a U-Net can take; 0 for none.
 
     Returns:
         A module with `forward(x, c, label=None)`, `condition_dtype` and `num_classes`.
@@ -104,6 +106,8 @@ def make_network(
     low, high = CONDITION_BANDS[condition]
     band = (low, high * embedding_scale)
     if network == "mlp" or (network == "auto" and len(shape) != 3):
+        if image_channels:
+            raise ValueError("network = 'mlp' takes no image beside x: use 'unet'")
         preset = PRESETS["small" if size == "auto" else size]
         return MLP(
             shape,
@@ -130,6 +134,7 @@ def make_network(
         embedding=embedding,
         band=band,
         checkpointing=checkpointing,
+        image_channels=image_channels,
     )
 
 

@@ -188,6 +188,7 @@ class UNet(nn.Module):
 
     Args:
         in_channels: Channels of x and of F.
+        image_channels: Channels of an image given beside x; 0 for none.
         channels: Channels per level; level i works at 1/2^i of the image's height and width.
         blocks: Residual blocks per level on the way down, and again on the way up.
         attention: Levels with self-attention after each block (the middle always has it).
@@ -222,6 +223,7 @@ class UNet(nn.Module):
         band: tuple[float, float] = CONDITION_BANDS["time"],
         embedding_size: int | None = None,
         checkpointing: bool = False,
+        image_channels: int = 0,
     ) -> None:
         super().__init__()
         channels = tuple(channels)
@@ -237,7 +239,9 @@ class UNet(nn.Module):
             raise ValueError(f"head_channels = {head_channels}: must be at least 1")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout = {dropout}: must lie in [0, 1)")
-        self.in_channels = in_channels
+        if image_channels < 0:
+            raise ValueError(f"image_channels = {image_channels}: must be 0 (no image) or more")
+        self.in_channels, self.image_channels = in_channels, image_channels
         self.num_classes = num_classes
         self.checkpointing = checkpointing
         size = max(128, 4 * channels[0]) if embedding_size is None else embedding_size
@@ -250,7 +254,7 @@ class UNet(nn.Module):
             n = heads(channels[i]) if i in attention else 0
             return Level(inputs, channels[i], size, dropout, n)
 
-        self.stem = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.stem = nn.Conv2d(in_channels + image_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList()
         self.halve = nn.ModuleList()
         for i, width in enumerate(channels):
@@ -268,16 +272,20 @@ class UNet(nn.Module):
         self.norm = group_norm(channels[0])
         self.out = zeroed(nn.Conv2d(channels[0], in_channels, 3, padding=1))
 
-    def forward(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, c: Tensor, label: Tensor | None = None, image: Tensor | None = None
+    ) -> Tensor:
         """The network's value.
 
         Args:
             x: Images, shape (B, in_channels, H, W), any H and W.
             c: Condition, float64 on the host, shape (B,), or () for one shared by all.
             label: Classes, int64, shape (B,) or (); None is the null label.
+            image: Image beside x, shape (B, image_channels, h, w), enlarged to (H, W) by
+                repeating its pixels; None for a network that takes none.
 
         Returns:
-            F(x, c, label), like x.
+            F(x, c, label, image), like x.
 
         Raises:
             ValueError: If a shape does not fit.
@@ -286,6 +294,13 @@ class UNet(nn.Module):
             raise ValueError(
                 f"x of shape {tuple(x.shape)}: must be (batch, {self.in_channels}, height, width)"
             )
+        channels = 0 if image is None else image.shape[1]
+        if channels != self.image_channels:
+            raise ValueError(
+                f"image of {channels} channels: this network takes {self.image_channels}"
+            )
+        if image is not None:
+            x = torch.cat((x, functional.interpolate(image.to(x.dtype), x.shape[-2:])), dim=1)
         e = functional.silu(self.embedding(c, len(x), label))
         with _no_autocast(x.device.type):
             h: Tensor = self.stem(x.contiguous())

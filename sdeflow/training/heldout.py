@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
+from ..super_resolution import low_resolution
 from .draws import seed_of
 from .loss import DenoisingLoss, time_bins
 
@@ -51,6 +52,7 @@ class HeldOut:
         device: where the network is.
         batch_size: probes evaluated together.
         seed: of the probes.
+        super_resolution: factor by which the image given to the network is smaller, or None.
 
     Attributes:
         edges: edges of the bins.
@@ -65,7 +67,9 @@ class HeldOut:
         device: torch.device,
         batch_size: int,
         seed: int = 0,
+        super_resolution: int | None = None,
     ) -> None:
+        self.super_resolution = super_resolution
         self.loss, self.device, self.batch_size = loss, device, batch_size
         self.edges = time_bins(loss.time.t_min, loss.time.t_max)
         low = torch.tensor(self.edges[:-1], dtype=torch.float64)
@@ -92,9 +96,11 @@ class HeldOut:
             rows = slice(first, first + self.batch_size)
             t, x_0 = self.t[rows], self.x_0[rows].to(self.device)
             label = None if self.labels is None else self.labels[rows].to(self.device)
+            factor = self.super_resolution
+            image = low_resolution(x_0, factor) if factor else None
             generator.manual_seed(seed_of(self.seed, "heldout", first))
             noise = torch.randn(x_0.shape, generator=generator, device=self.device)
-            output = denoiser.raw(self.loss.sde.perturb(x_0, t, noise), t, label)
+            output = denoiser.raw(self.loss.sde.perturb(x_0, t, noise), t, label, image)
             errors[rows] = self.loss.errors(output, x_0, noise, t).cpu().double()
         density = self.loss.time.density(self.t) * self.loss.weight(self.t)
         objective = (density * errors).view(-1, self.per_bin).mean(1)

@@ -28,6 +28,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..config import TrainConfig, settled
 from ..denoiser import Denoiser
+from ..super_resolution import low_resolution
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .draws import Draws, seed_of
 from .loss import DenoisingLoss, TimeDistribution, time_bins
@@ -64,9 +65,11 @@ class _Raw(nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, x: Tensor, t: Any, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Any, label: Tensor | None = None, image: Tensor | None = None
+    ) -> Tensor:
         # t comes as a NumPy array: data parallelism would move a tensor off the host.
-        return self.denoiser.raw(x, torch.from_numpy(t), label)
+        return self.denoiser.raw(x, torch.from_numpy(t), label, image)
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
@@ -207,6 +210,8 @@ class Learner:
         if self.labels is not None:
             null = self.dataset.num_classes
             label = torch.where(batch.drop, null, self.labels[batch.index]).to(self.device)
+        factor = self.config.super_resolution
+        image = low_resolution(x_0, factor) if factor else None
         noise = self.draws.noise(step, tuple(x_0.shape[1:]), self.device)
         if self._dropout:
             torch.manual_seed(seed_of(self.config.seed, "dropout", step, self.draws.first))
@@ -217,7 +222,8 @@ class Learner:
         if len(rows):
             x, t = torch.cat([x, x[rows]]), torch.cat([t, t[early] + GAP])
             label = None if label is None else torch.cat([label, label[rows]])
-        output = self.model(x, t.numpy(), label)
+            image = None if image is None else torch.cat([image, image[rows]])
+        output = self.model(x, t.numpy(), label, image)
         output, later = output[: len(x_0)], output[len(x_0) :]
         losses = batch.kept * self.loss(output, x_0, noise, batch.t)
         if self.penalty is not None and len(rows):

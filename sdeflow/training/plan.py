@@ -30,6 +30,7 @@ from ..data import Dataset, load_data
 from ..denoiser import Denoiser
 from ..run import saved_model
 from ..sde import SDE
+from ..super_resolution import check_images
 from .checkpoint import Checkpoint, checkpoint_steps, latest_checkpoint
 from .draws import seed_of
 from .penalty import GAP
@@ -191,6 +192,8 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     resolved = TrainConfig.from_dict(values)
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
+    if resolved.super_resolution:
+        check_images(dataset.data_shape, resolved.super_resolution)
     below, t_max = resolved.lipschitz_below, settled(resolved.t_max)
     if below is not None and below + GAP > t_max:
         raise ValueError(
@@ -211,6 +214,8 @@ def default_name(config: TrainConfig) -> str:
         parts.append("shared-noise")
     if config.etsdm:
         parts.append("etsdm")
+    if config.super_resolution:
+        parts.append(f"x{config.super_resolution}")
     if config.sigma_floor is not None:
         parts.append(f"floor-{config.sigma_floor:g}")
     if config.embedding != "sinusoidal":

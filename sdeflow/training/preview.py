@@ -60,6 +60,7 @@ class Preview:
         from .. import plots
         from ..report import describe, write_samples
         from ..sampling import sample
+        from ..super_resolution import first_images
 
         config, shape = self.plan.config, self.plan.data_shape
         count = TILES if len(shape) == 3 else POINTS
@@ -67,12 +68,16 @@ class Preview:
         label = None
         if config.class_condition:
             label = torch.arange(count) % self.plan.dataset.num_classes
+        image, factor = None, config.super_resolution
+        if factor:
+            image = first_images(self.plan.dataset.heldout, factor, count)
         out = sample(
             denoiser,
             shape,
             solver="dopri5" if adaptive else "ddim",
             steps=None if adaptive else STEPS,
             label=label,
+            image=image,
             count=count,
             max_evaluations=MAX_EVALUATIONS,
             on_failure="return",

@@ -58,7 +58,8 @@ class Recorder:
         dataset, batch_size = self.plan.dataset, settled(self.config.batch_size)
         labels = dataset.heldout_labels if self.config.class_condition else None
         loss, device, seed = self.learner.loss, self.learner.device, self.config.seed
-        self.heldout = HeldOut(loss, dataset.heldout, labels, device, batch_size, seed)
+        factor = self.config.super_resolution
+        self.heldout = HeldOut(loss, dataset.heldout, labels, device, batch_size, seed, factor)
         self.diagnostics = None
         if self.config.diagnostics:
             breaks = self.learner.denoiser.breaks

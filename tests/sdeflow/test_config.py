@@ -57,6 +57,8 @@ def test_values_come_as_yaml_and_flags_write_them() -> None:
         ({"shared_noise": True, "etsdm": True}, ["--etsdm", "--shared-noise"]),
         ({"shared_noise": True, "soft_truncation": 1}, ["--soft-truncation", "--shared-noise"]),
         ({"shared_noise": True, "lipschitz_weight": 1}, ["--lipschitz-weight"]),
+        ({"super_resolution": 1}, ["--super-resolution", "at least 2"]),
+        ({"super_resolution": 2, "diagnostics": True}, ["--diagnostics"]),
         ({"sigma_floor": 0.0}, ["--sigma-floor", "(0, 1)"]),
         ({"sigma_floor": 0.1, "sde": "ve"}, ["--sigma-floor", "vp"]),
         ({"embedding": "tabel"}, ["--embedding", "table"]),

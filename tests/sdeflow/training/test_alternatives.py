@@ -17,6 +17,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "soft-truncation": {"soft_truncation": 1.0},
     "shared-noise": {"shared_noise": True, "time_distribution": "uniform"},
     "sigma-floor": {"sigma_floor": 0.02},
+    "super-resolution": {"data": "digits", "super_resolution": 2, "lipschitz_weight": 1e-4},
     "table": {"embedding": "table"},
     "fourier": {"embedding": "fourier", "embedding_scale": 0.1},
 }

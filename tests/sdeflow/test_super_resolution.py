@@ -1,0 +1,166 @@
+"""Images given their smaller versions: each sample keeps its own, whatever the solver does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sdeflow.cli import cli
+from sdeflow.config import TrainConfig
+from sdeflow.data import load_data
+from sdeflow.denoiser import Denoiser
+from sdeflow.networks import make_network
+from sdeflow.run import Run, load_run
+from sdeflow.sampling import sample
+from sdeflow.sde import make_sde
+from sdeflow.super_resolution import Paired, check_images, first_images, low_resolution
+from sdeflow.training import Learner, plan
+
+
+def model(num_classes: int = 0) -> Denoiser:
+    network = make_network(
+        "unet", "tiny", data_shape=(1, 8, 8), num_classes=num_classes, image_channels=1
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape))
+    return Denoiser(network.double().eval(), make_sde(), predict="velocity")
+
+
+def test_low_resolution_is_the_mean_of_blocks() -> None:
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert low_resolution(x, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert first_images(torch.cat([x, 2 * x]), 2, 3)[:, 0, 0, 0].tolist() == [2.5, 5.0, 2.5]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 7), (1, 9, 9)])
+def test_data_without_a_smaller_version_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="super_resolution=2"):
+        check_images(shape, 2)
+
+
+def test_the_network_sees_the_image_and_nothing_else_of_it() -> None:
+    one = model()
+    x, t = torch.randn(3, 1, 8, 8).double(), torch.full((3,), 0.3, dtype=torch.float64)
+    image = torch.randn(3, 1, 4, 4).double()
+    found = one.raw(x, t, None, image)
+    # Enlarged by repeating pixels, an image is its own enlargement.
+    large = image.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(found, one.raw(x, t, None, large))
+    assert not torch.allclose(found, one.raw(x, t, None, -image))
+
+
+def test_an_image_too_few_or_too_many_is_refused() -> None:
+    x, t = torch.randn(2, 1, 8, 8).double(), 0.3
+    with pytest.raises(ValueError, match="needs an image"):
+        model().noise(x, t)
+    plain = Denoiser(make_network("unet", "tiny", data_shape=(1, 8, 8)).double(), make_sde())
+    with pytest.raises(ValueError, match="not trained for super-resolution"):
+        plain.raw(x, t, None, x)
+    with pytest.raises(ValueError, match="3 images for 2 samples"):
+        sample(model(), (1, 8, 8), count=2, image=torch.zeros(3, 1, 4, 4))
+    with pytest.raises(ValueError, match="takes no image"):
+        make_network("mlp", data_shape=(2,), image_channels=1)
+
+
+def test_pairs_by_number_are_the_models_own_answers() -> None:
+    one = model(num_classes=4)
+    x = torch.randn(3, 1, 8, 8).double()
+    t = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
+    image, label = torch.randn(5, 1, 4, 4).double(), torch.tensor([3, 1, 0, 2, 2])
+    rows = torch.tensor([4, 0, 1])
+    found = Paired(one, image, label).noise(x, t, rows)
+    assert torch.equal(found, one.predict(x, t, "noise", label[rows], image[rows]))
+    guided = Paired(one.given(guidance=3.0), image, label).noise(x, t, rows)
+    null = torch.full((3,), 4)
+    plain = one.predict(x, t, "noise", null, image[rows])
+    # Twice the batch in one call: products may be summed in another order.
+    torch.testing.assert_close(guided, plain + 3 * (found - plain), rtol=1e-9, atol=1e-11)
+    with pytest.raises(ValueError, match="5 images for 3 samples"):
+        Paired(one, image).noise(x, t)
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "adams", "ddim", "dpmpp-sde"])
+def test_each_sample_keeps_its_image(solver: str) -> None:
+    # Samples leave an adaptive batch one after the other; alone, each must come out the same.
+    one = model(num_classes=3)
+    noise = torch.randn(4, 1, 8, 8).double() * torch.tensor([0.2, 1, 3, 8]).reshape(4, 1, 1, 1)
+    image, label = torch.randn(4, 1, 4, 4).double(), torch.tensor([0, 1, 2, 0])
+    settings: dict[str, Any] = {"solver": solver, "guidance": 1.5, "dtype": torch.float64}
+    settings |= {"steps": 6} if solver in ("ddim", "dpmpp-sde") else {"rtol": 1e-3, "atol": 1e-3}
+    whole = sample(one, noise=noise, image=image, label=label, **settings)
+    if "steps" not in settings:
+        assert len(set(whole.log.evaluations.tolist())) > 1
+    last = sample(one, noise=noise[3:], image=image[3:], label=label[3:], first=3, **settings)
+    # The same arithmetic but for the order of sums, amplified by the flow.
+    torch.testing.assert_close(whole.x[3:], last.x, rtol=1e-6, atol=1e-6)
+    other = sample(one, noise=noise[3:], image=image[:1], label=label[3:], first=3, **settings)
+    assert float((other.x - last.x).abs().max()) > 1e-4
+
+
+def settings(out: Path, **values: Any) -> TrainConfig:
+    tiny = {
+        "data": "digits", "size": "tiny", "steps": 4, "batch_size": 16, "device": "cpu",
+        "wandb": "disabled", "out": str(out), "super_resolution": 2,
+    }  # fmt: skip
+    return TrainConfig.from_dict({**tiny, **values})
+
+
+def test_training_gives_each_sample_its_own_smaller_version(tmp_path: Path) -> None:
+    learner = Learner(plan(settings(tmp_path, flips=True)))
+    seen: list[torch.Tensor] = []
+    learner.model.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    batch = learner.draws.batch(0)
+    learner.losses(0)
+    x_0 = learner.dataset.train[batch.index]
+    x_0[batch.flip] = x_0[batch.flip].flip(-1)
+    assert torch.equal(seen[3], low_resolution(x_0, 2))
+
+
+@pytest.mark.parametrize("values", [{"data": "mixture"}, {"super_resolution": 3}])
+def test_refusals(tmp_path: Path, values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="super_resolution="):
+        plan(settings(tmp_path, **values))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A tiny labelled super-resolution run, from the command line."""
+    out = tmp_path_factory.mktemp("runs")
+    args = ["--data", "digits", "--size", "tiny", "--steps", "4", "--batch-size", "16"]
+    args += ["--super-resolution", "2", "--class-condition", "--device", "cpu"]
+    args += ["--wandb", "disabled", "--out", str(out), "--name", "x2"]
+    done = CliRunner().invoke(cli, ["train", *args])
+    assert done.exit_code == 0, done.stderr
+    return load_run(out / "x2")
+
+
+def test_the_commands_give_held_out_images(trained: Run, tmp_path: Path) -> None:
+    assert list((trained.path / "samples").glob("*.png"))
+    args = ["--solver", "ddim", "--steps", "3", "--device", "cpu", "--json"]
+    out = tmp_path / "out"
+    more = ["--count", "5", "--label", "0,1", "--guidance", "2", "--out", str(out)]
+    done = CliRunner().invoke(cli, ["sample", str(trained.path), *args, *more])
+    assert done.exit_code == 0, done.stderr
+    image = first_images(load_data("digits").heldout, 2, 5)
+    expected = sample(
+        trained.denoiser, (1, 8, 8), solver="ddim", steps=3, count=5, image=image, guidance=2.0,
+        label=torch.tensor([0, 1, 0, 1, 0]),
+    )  # fmt: skip
+    assert np.array_equal(np.load(out / "samples.npz")["x"], expected.x.numpy())
+    more = ["--count", "30", "--space", "pixels", "--resamples", "5", "--out", str(tmp_path / "e")]
+    done = CliRunner().invoke(cli, ["evaluate", str(trained.path), *args, *more])
+    assert done.exit_code == 0, done.stderr
+    assert "x2" in json.loads(done.stdout)["runs"][0]["about"]
+
+
+@pytest.mark.parametrize("command", ["likelihood", "lipschitz"])
+def test_commands_without_images_refuse_in_a_line(trained: Run, command: str) -> None:
+    done = CliRunner().invoke(cli, [command, str(trained.path), "--count", "4"])
+    assert done.exit_code == 2
+    assert "image" in done.stderr
+    assert done.stderr.count("\n") == 1
