@@ -35,7 +35,7 @@ PRICES = {  # evaluations of the model a sample, where steps and tolerance do no
     "steps": 5000.0,
     "noise-steps": 5000.0,
     "sensitivity": 300.0,
-    "gradients": 300.0,
+    "history": 0.0,
     "neighbours": 500.0,
 }
 

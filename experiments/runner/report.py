@@ -18,11 +18,11 @@ __all__ = ["write_report"]
 START = """# Experiments
 
 Every claim of *Lipschitz Singularities in Diffusion Models* (ICLR 2024, arXiv 2306.11251), \
-and what its reviewers asked, measured with this project. The rule behind each verdict stands in the \
-experiment's file under [configs](configs) since before its runs: the paired 95 % interval over \
-seeds excludes no difference, on the claimed side (**holds**) or on the other (**does not hold \
-here**), or contains it (**undecided**). "Here" is small: pictures of 8x8 to 28x28, networks of a \
-million parameters, minutes of training.
+and what its reviewers asked, measured with this project. The rule behind each verdict stands in \
+the experiment's file under [configs](configs) since before its runs: the paired 95 % interval \
+over seeds excludes no difference, on the claimed side (**holds**) or on the other (**does not \
+hold here**), or contains it (**undecided**). "Here" is small: pictures of 8x8 to 28x28, networks \
+of a million parameters, minutes of training.
 
     python experiments/run.py NAME --scale laptop      # or all; goes on where it was stopped
     python experiments/run.py NAME --dry-run           # the grid and its hours

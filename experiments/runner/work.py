@@ -55,7 +55,7 @@ def _train(job: Job) -> dict[str, Any]:
             name="run",
             resume="auto",
             wandb="disabled",
-            checkpoint_every=max(1, -(-steps // SAVES)),
+            checkpoint_every=job.subject.config.checkpoint_every or max(1, -(-steps // SAVES)),
         ),
         progress=None,
     )

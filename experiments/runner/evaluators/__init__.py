@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[str, int]] = {
     "steps": ("steps", 1),
     "noise-steps": ("steps", 1),
     "sensitivity": ("sensitivity", 1),
-    "gradients": ("gradients", 1),
+    "history": ("history", 1),
     "neighbours": ("neighbours", 1),
 }
 """Kind -> module here, and version."""

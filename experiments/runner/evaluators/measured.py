@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +79,6 @@ def measured(subject: Subject, run: Path | None, runs: Path) -> Measured:
         model = SharedTime(oracle, conditioning) if isinstance(conditioning, ETSDM) else oracle
         return Measured(subject, model, oracle.data_shape, None, cache)
     loaded = load_run(run)
-    denoiser: Denoiser = loaded.denoiser.to(device_of(subject.config.device))
-    if subject.sampling:
-        told = dataclasses.replace(loaded.config, **subject.sampling)
-        denoiser.conditioning = build_conditioning(told, denoiser.sde)
+    denoiser: Denoiser = loaded.told(subject.sampling).denoiser
+    denoiser.to(device_of(subject.config.device))
     return Measured(subject, denoiser, loaded.data_shape, run, cache)

@@ -70,8 +70,8 @@ def _profiles(experiment: Experiment, records: Records, problem: str) -> Figure 
         return None
     caption = (
         "dopri5, tolerance 0.001, PI control, 8 samples of the first seed, t from 1 to 1e-5. "
-        "Dots: accepted steps, where they begin; crosses: rejected; line: median over samples; dotted: "
-        "where the condition jumps. Both axes are time, so a line of slope 1 is a step in "
+        "Dots: accepted steps, where they begin; crosses: rejected; line: median over samples; "
+        "dotted: where the condition jumps. Both axes are time, so a line of slope 1 is a step in "
         "proportion to t. Numbers: means over all samples and seeds, at the tolerance of 0.001."
     )
     figure, grid = panels(
