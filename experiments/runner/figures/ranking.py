@@ -35,9 +35,7 @@ def ranking(experiment: Experiment, records: Records, problem: str) -> Figure | 
     shown = [m for m in MEASURES if any(r["evaluation"] == m[0] for r in mine)]
     if len(arms) < 2 or not shown:
         return None
-    caption = (
-        f"{problem}, {seeds_of(mine)}: a dot per seed, a bar at their mean; dotted: baseline."
-    )
+    caption = f"{problem}, {seeds_of(mine)}: dots are seeds, bars their mean; dotted: baseline."
     width = 1.6 + 2.1 * len(shown)
     figure, grid = panels(
         experiment, 1, len(shown), caption, width=width, height=0.24 * len(arms) + 0.7, sharey=True
