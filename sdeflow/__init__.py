@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .chart import Chart
-    from .conditioning import EDM, ETSDM, LogSNR, NoTime, Sigma, SmoothTime, Time
+    from .conditioning import EDM, ETSDM, LogSNR, NoTime, SharedNoise, Sigma, SmoothTime, Time
     from .config import TrainConfig
     from .data import load_data
     from .denoiser import Denoiser
@@ -44,6 +44,7 @@ __all__ = [
     "NoTime",
     "ProbabilityFlow",
     "ReverseSDE",
+    "SharedNoise",
     "SharedTime",
     "Sigma",
     "SmoothTime",
@@ -64,7 +65,16 @@ __all__ = [
 
 _HOME = {
     "chart": ("Chart",),
-    "conditioning": ("EDM", "ETSDM", "LogSNR", "NoTime", "Sigma", "SmoothTime", "Time"),
+    "conditioning": (
+        "EDM",
+        "ETSDM",
+        "LogSNR",
+        "NoTime",
+        "SharedNoise",
+        "Sigma",
+        "SmoothTime",
+        "Time",
+    ),
     "config": ("TrainConfig",),
     "data": ("load_data",),
     "denoiser": ("Denoiser",),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from solvers import PI, PID, Controller, I
@@ -148,7 +149,7 @@ def make_plan(
                 "it was trained at only: give steps (--steps), e.g. 50 with solver ddim"
             )
         # Steps that end at the same level are one step.
-        times = denoiser.visited(times).unique().flip(0)
+        times = torch.unique_consecutive(denoiser.visited(times))
         t_max, t_min = float(times[0]), float(times[-1])
     return Plan(
         denoiser,

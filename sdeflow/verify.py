@@ -33,8 +33,11 @@ TOLERANCE = 1e-3
 
 def draw_probe(denoiser: Denoiser, shape: tuple[int, ...]) -> Tensor | None:
     """The probe's samples, (4, ...) on the host; None where the model gives nothing finite."""
+    image = None
+    if getattr(denoiser.network, "image_channels", 0):
+        image = torch.zeros(PROBE["count"], *shape)
     try:
-        out = sample(denoiser, shape, on_failure="return", **PROBE)
+        out = sample(denoiser, shape, image=image, on_failure="return", **PROBE)
     except (ValueError, RuntimeError):  # a model that cannot be sampled yet may still be trained
         return None
     x = out.x.detach().float().cpu()

@@ -37,6 +37,7 @@ PROCESS = (
     "sde",
     "schedule",
     "smooth_start",
+    "sigma_floor",
     "etsdm",
     "etsdm_threshold",
     "etsdm_intervals",

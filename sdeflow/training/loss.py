@@ -148,7 +148,8 @@ class TimeDistribution:
             return (self._high - float(self.sde.log_snr(t))) / (self._high - self._low)
         if self.kind == "log-normal":
             z = (-self.sde.log_snr(t) - LOG_MEAN) / LOG_STD
-            return (float(torch.special.ndtr(z)) - self._cdf_low) / self._mass
+            share: float = (float(torch.special.ndtr(z)) - self._cdf_low) / self._mass
+            return share
         return (t - self.t_min) / (self.t_max - self.t_min)
 
     def sample(self, count: int, generator: torch.Generator, start: float = 0.0) -> Tensor:

@@ -57,4 +57,5 @@ class SoftTruncation:
         there = torch.clamp(t, self.t_min, self.t_max) / self.t_min
         if q == 0:
             return torch.log(there) / torch.log(torch.tensor(ratio, dtype=t.dtype))
-        return (there**q - 1) / (ratio**q - 1)
+        share: Tensor = (there**q - 1) / (ratio**q - 1)
+        return share

@@ -19,6 +19,7 @@ from sdeflow.sampling import sample
 from sdeflow.sde import make_sde
 from sdeflow.super_resolution import Paired, check_images, first_images, low_resolution
 from sdeflow.training import Learner, plan
+from sdeflow.verify import draw_probe
 
 
 def model(num_classes: int = 0) -> Denoiser:
@@ -156,6 +157,10 @@ def test_the_commands_give_held_out_images(trained: Run, tmp_path: Path) -> None
     done = CliRunner().invoke(cli, ["evaluate", str(trained.path), *args, *more])
     assert done.exit_code == 0, done.stderr
     assert "x2" in json.loads(done.stdout)["runs"][0]["about"]
+
+
+def test_a_checkpoint_has_a_probe(trained: Run) -> None:
+    assert draw_probe(trained.denoiser, trained.data_shape) is not None
 
 
 @pytest.mark.parametrize("command", ["likelihood", "lipschitz"])
