@@ -117,7 +117,18 @@ def _fail(message: str, code: int) -> NoReturn:
 
 @click.group(
     cls=CommandGroup,
-    modules=("train", "sample", "evaluate", "likelihood", "solvers", "runs", "steps", "lipschitz"),
+    modules=(
+        "train",
+        "sample",
+        "evaluate",
+        "likelihood",
+        "solvers",
+        "runs",
+        "steps",
+        "lipschitz",
+        "partition",
+        "sensitivity",
+    ),
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

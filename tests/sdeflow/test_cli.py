@@ -13,7 +13,7 @@ from sdeflow.cli import cli
 from sdeflow.cli.options import common, emit, plain
 from sdeflow.config import TrainConfig, options
 
-COMMANDS = ["train", "sample", "solvers", "runs", "steps", "lipschitz"]
+COMMANDS = ["train", "sample", "solvers", "runs", "steps", "lipschitz", "sensitivity"]
 SLOW_LIBRARIES = ["torch", "wandb", "sklearn", "matplotlib", "scipy", "accelerate", "numpy"]
 
 
