@@ -31,6 +31,7 @@ from ..denoiser import Denoiser
 from ..super_resolution import low_resolution
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .draws import Draws, seed_of
+from .kernels import Kernels, kernels
 from .loss import DenoisingLoss, TimeDistribution, time_bins
 from .penalty import GAP, LipschitzPenalty
 from .plan import Plan, Tensors, device_of
@@ -61,15 +62,16 @@ def ema_decay(decay: float, updates: int) -> float:
 class _Raw(nn.Module):
     """The denoiser's own output as a module's call, which is what data parallelism hooks into."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, fast: Kernels) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.denoiser, self.fast = denoiser, fast
 
     def forward(
         self, x: Tensor, t: Any, label: Tensor | None = None, image: Tensor | None = None
     ) -> Tensor:
         # t comes as a NumPy array: data parallelism would move a tensor off the host.
-        return self.denoiser.raw(x, torch.from_numpy(t), label, image)
+        with self.fast():
+            return self.denoiser.raw(x, torch.from_numpy(t), label, image)
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
@@ -104,6 +106,7 @@ class Learner:
         self.accelerator = _accelerator(config)
         self.device: torch.device = self.accelerator.device
         self.denoiser = plan.denoiser.to(self.device).train()
+        fast = kernels(self.denoiser.network, self.device, config.precision)
         self.average = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         self.sde = self.denoiser.sde
         t_max = settled(config.t_max)
@@ -141,7 +144,7 @@ class Learner:
         self.step = self.updates = self.skipped = self.bad = 0
         if plan.checkpoint:
             self._restore(plan.checkpoint, plan.tensors, optimizer)
-        self.model, self.optimizer = self.accelerator.prepare(_Raw(self.denoiser), optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(_Raw(self.denoiser, fast), optimizer)
         self.weights = list(self.denoiser.parameters())
         self._averages = list(self.average.parameters())
 
