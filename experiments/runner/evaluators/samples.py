@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdeflow.metrics import Comparison, Features, Pixels, classifier_features
 from sdeflow.sampling import sample
+from sdeflow.super_resolution import first_images
 
 from .measured import Measured
 
@@ -49,10 +50,12 @@ def samples(
 
     Returns:
         SPACE_METRIC and SPACE_METRIC_floor for each space and metric; evaluations of the model a
-        sample, batched calls, share of samples that failed, seconds of sampling.
+        sample, batched calls, share of samples that failed, seconds of sampling; rms_to_image: of
+        super-resolution, the distance to the image that was made small.
     """
     data, seed = of.data, of.subject.seed
     count = min(count, len(data.heldout), len(data.train))
+    factor = of.subject.config.super_resolution
     drawn = sample(
         of.model,
         of.shape,
@@ -66,6 +69,7 @@ def samples(
         final=final,  # type: ignore[arg-type]
         guidance=guidance,
         label=of.labels(count),
+        image=first_images(data.heldout, factor, count) if factor else None,
         count=count,
         seed=seed,
         batch_size=batch_size,
@@ -83,6 +87,8 @@ def samples(
         "count": count,
         "sampler": drawn.caption(),
     }
+    if factor:  # the samples answer to held-out images, one each
+        found["rms_to_image"] = float((x - data.heldout[:count]).square().mean().sqrt())
     for name, space in _spaces(of).items():
         found |= _distances(name, "", space, x, data.heldout[:count])
         found |= _distances(name, "_floor", space, data.train[rows], data.heldout[:count])

@@ -10,7 +10,7 @@ from .ranking import ranking
 
 __all__ = ["draw"]
 
-PROBLEMS = ("fashion-classes",)
+PROBLEMS = ("fashion-classes", "fashion-super")
 
 
 def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:

@@ -19,6 +19,8 @@ MEASURES = (
     ("ddim-10", "classifier_frechet", "Fréchet, DDIM 10"),
     ("ddim-20", "classifier_frechet", "Fréchet, DDIM 20"),
     ("dpmpp-20-guided", "classifier_frechet", "Fréchet, guidance 2"),
+    ("dpmpp-20-super", "classifier_frechet", "Fréchet, twice the size"),
+    ("dpmpp-20-super", "rms_to_image", "RMS distance to the image"),
     ("dpmpp-20-1e-05", "classifier_frechet", "Fréchet, t_min 1e-5"),
     ("dpmpp-20-denoise", "classifier_frechet", "Fréchet, denoised"),
     ("heldout", "early", "held-out error, t < 0.1"),

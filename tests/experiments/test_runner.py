@@ -1,0 +1,174 @@
+"""Workers: nothing twice, nothing lost; killed at any moment; what a dry run prints."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from experiments.runner import worker
+from experiments.runner.cli import main
+from experiments.runner.jobs import Job, make_jobs, read_result, write_result
+from experiments.runner.locks import locked
+from experiments.runner.spec import ROOT, Subject, load_experiment
+from experiments.runner.work import do
+from sdeflow.config import TrainConfig
+
+PLANE = TrainConfig(
+    data="mixture", size="tiny", steps=150, batch_size=8, lr=1e-3, flips=False,
+    precision="fp32", seed=10, checkpoint_every=10,
+)  # fmt: skip
+
+
+def plane_job(runs: Path) -> Job:
+    subject = Subject("plane", "baseline", 10, PLANE)
+    return Job(subject.key, subject, None, runs / "train" / subject.key, None, ("test",), 1)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Jobs that take a moment and do nothing; how often each was done."""
+    done: Counter[str] = Counter()
+
+    def pretend(job: Job, runs: Path) -> dict[str, Any]:
+        done[job.key] += 1
+        time.sleep(0.01)
+        result = {"key": job.key, "seconds": 0.01, "values": {}}
+        write_result(job.directory, result)
+        return result
+
+    monkeypatch.setattr(worker, "do", pretend)
+    monkeypatch.setattr(worker, "WAIT", 0.01)
+    return done
+
+
+def test_two_workers_do_nothing_twice(tmp_path: Path, counted: Counter[str]) -> None:
+    jobs = make_jobs([load_experiment("fast", "smoke"), load_experiment("quality", "smoke")], tmp_path)  # noqa: E501  # fmt: skip
+    both = [
+        threading.Thread(target=worker.work, args=(jobs, tmp_path, lambda text: None))
+        for _ in range(2)
+    ]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert all(job.done for job in jobs)
+    assert set(counted.values()) == {1}
+    assert sum(counted.values()) == len(jobs)
+
+
+def test_what_failed_is_told_and_tried_again(
+    tmp_path: Path, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_jobs([load_experiment("fast", "smoke", seeds=1)], tmp_path)
+    pretend = worker.do
+
+    def fails(job: Job, runs: Path) -> dict[str, Any]:
+        if job.evaluation is None and job.subject.arm == "etsdm":
+            raise FloatingPointError("nothing finite")
+        return pretend(job, runs)
+
+    monkeypatch.setattr(worker, "do", fails)
+    failed = worker.work(jobs, tmp_path, lambda text: None)
+    assert len(failed) == 1
+    assert "FloatingPointError: nothing finite" in failed[0]
+    left = [job for job in jobs if not job.done]
+    assert {job.subject.arm for job in left} == {"etsdm"}  # what needs it waits, the rest is done
+    monkeypatch.setattr(worker, "do", pretend)
+    assert worker.work(jobs, tmp_path, lambda text: None) == []
+    assert all(job.done for job in jobs)
+    assert not list(tmp_path.rglob("failed.json"))
+
+
+def test_a_lock_is_held_once_and_goes_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import sys; from pathlib import Path; from experiments.runner.locks import locked\n"
+        f"with locked(Path({str(path)!r})) as free: print(free, flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT.parent, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    with locked(path) as free:
+        assert not free
+    holder.kill()
+    holder.wait()
+    with locked(path) as free:
+        assert free
+    assert str(os.getpid()) in path.read_text()
+
+
+def test_a_training_killed_on_the_way_is_gone_on_with(tmp_path: Path) -> None:
+    job = plane_job(tmp_path)
+    code = (
+        "import sys; sys.path.insert(0, 'tests/experiments')\n"
+        "from pathlib import Path; from experiments.runner.locks import locked\n"
+        "from experiments.runner.work import do; from test_runner import plane_job\n"
+        f"job = plane_job(Path({str(tmp_path)!r}))\n"
+        "with locked(job.directory / 'lock'): do(job, job.directory)\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    victim = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT.parent, env=environment)
+    while victim.poll() is None and not (job.directory / "run/checkpoints/best.json").exists():
+        time.sleep(0.005)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not job.done
+    found = read_result(job.directory)
+    assert found is None
+    before = json.loads((job.directory / "run/checkpoints/latest.json").read_text())["step"]
+    assert 0 < before < 150
+    with locked(job.directory / "lock") as free:
+        assert free
+        do(job, tmp_path)
+    result = read_result(job.directory)
+    assert result is not None
+    assert result["values"]["steps"] == 150
+    assert [path.name for path in job.directory.iterdir() if path.is_dir()] == ["run"]
+
+
+def test_dry_runs_print_the_grid_and_run_nothing(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    result = CliRunner().invoke(
+        main, ["uniqueness", "--scale", "smoke", "--dry-run", "--runs", str(runs)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "smoke-plane  exact-smooth" in result.output
+    assert "1 trainings" in result.output
+    assert "3 jobs, each once; about" in result.output
+    assert not runs.exists()
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["fats", "--runs", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1
+    assert "experiment 'fats' is unknown" in result.output
+
+
+def test_results_appear_whole(tmp_path: Path) -> None:
+    write_result(tmp_path / "job", {"a": 1})
+    assert read_result(tmp_path / "job") == {"a": 1}
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["result.json"]
+
+
+def test_priorities_come_first(tmp_path: Path) -> None:
+    experiment = load_experiment("fast", "laptop")
+    jobs = make_jobs([experiment], tmp_path)
+    priorities = [job.priority for job in jobs]
+    assert priorities == sorted(priorities)
+    late = [dataclasses.replace(s, priority=0) for s in experiment.subjects if s.problem == "digits"]  # noqa: E501  # fmt: skip
+    jobs = make_jobs([experiment, dataclasses.replace(experiment, subjects=late)], tmp_path)
+    assert jobs[0].subject.problem == "digits"
