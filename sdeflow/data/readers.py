@@ -202,6 +202,7 @@ def read_folder(
 def _read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged notes beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 grey = image.mode in ("1", "L", "LA")
