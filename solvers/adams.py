@@ -41,7 +41,7 @@ from torch import Tensor
 from .controller import Array
 from .dense import hermite
 from .registry import Measure, MethodInfo, Problem, register
-from .stepper import Attempt, Mask, Rows, Span, Stepper, Time, index
+from .stepper import Attempt, Mask, Rows, Span, Stepper, index
 
 __all__ = ["Adams", "adams_weights"]
 
@@ -173,9 +173,9 @@ class Adams:
         for i, row in zip(at, weights.tolist(), strict=True):
             table[i] = row
 
-    def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
-        """Nothing to prepare."""
-        return None
+    def first_steps(self, t: Array, y: Tensor, limit: Array) -> Array:
+        """The whole way: steps are those of the grid."""
+        return np.abs(limit)
 
     def cost(self) -> int:
         """One evaluation."""

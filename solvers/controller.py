@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,11 +111,21 @@ class PID:
                 history[0] = np.where(accepted, past, history[0])
         if not everywhere:
             power = np.where(accepted, power, -now)
-        factor = self.safety * np.exp(power / order)
-        low = self.min_factor if self.shrink_accepted else np.where(accepted, 1.0, self.min_factor)
-        high = self.max_factor if self.grow_retried else np.where(history[2], 1.0, self.max_factor)
-        factor = np.minimum(np.maximum(factor, low), high)
-        history[2] = ~accepted
+        power /= order
+        factor = np.exp(power, out=power)
+        factor *= self.safety
+        low: float | Array = self.min_factor
+        high: float | Array = self.max_factor
+        if not (self.shrink_accepted or everywhere):
+            low = np.where(accepted, 1.0, low)
+        elif not self.shrink_accepted:
+            low = 1.0
+        retried = np.count_nonzero(history[2])
+        if retried and not self.grow_retried:
+            high = np.where(history[2], 1.0, high)
+        np.minimum(np.maximum(factor, low, out=factor), high, out=factor)
+        if retried or not everywhere:
+            history[2] = ~accepted
         if everywhere:
             return factor
         failed = ~np.isfinite(error)
@@ -188,16 +199,21 @@ class ErrorNorm:
         )
         return rms(ratio)
 
-    def tolerance(self, y0: Tensor, y1: Tensor, t0: Array, t1: Array) -> Tensor:
-        """The tolerance `atol + rtol |y|` elementwise, in the user's units, (n, ...)."""
+    def tolerance(self, y0: Any, y1: Any, w0: Any, w1: Any) -> Any:
+        """The tolerance `atol + rtol max(|w0 y0|, |w1 y1|)` elementwise, in the user's units.
+
+        Tensors or NumPy arrays alike: states of one shape, and the factors of their errors, or
+        None for 1. In half precision the answer is float32.
+        """
+        arrays: Any = np if isinstance(y0, np.ndarray) else torch
         if y0.dtype in (torch.float16, torch.bfloat16):
             y0, y1 = y0.float(), y1.float()
-        if self.weight is None:
-            size = torch.maximum(y0.abs(), y1.abs())
-        else:
-            w0, w1 = column(self.weight(t0), y0), column(self.weight(t1), y0)
-            size = torch.maximum((y0 * w0).abs_(), (y1 * w1).abs_())
-        return torch.add(self._floor(size), size, alpha=self.rtol)
+        if w0 is not None:
+            y0, y1 = y0 * w0, y1 * w1
+        size = arrays.maximum(arrays.abs(y0), arrays.abs(y1))
+        size *= self.rtol
+        size += self.atol
+        return size
 
     def scaled(self, value: Tensor, y: Tensor, t: Array) -> Array:
         """Size (n,) of `value`, a state or a derivative, relative to the tolerance at `y`."""
@@ -229,28 +245,34 @@ def flat(y: Tensor) -> Tensor:
     return y.flatten(1) if y.ndim > 1 else y.unsqueeze(1)
 
 
-def rms(ratio: Tensor) -> Array:
-    """Root mean square (n,) of each sample of `ratio` (n, ...), which is overwritten.
+def rms(ratio: Any) -> Array:
+    """Root mean square (n,) of each sample of `ratio`, which is overwritten.
 
     A reduction kernel may add in another order when the batch has another size, so the sums are
     folded in halves by elementwise additions, the same for every batch and device.
+
+    Args:
+        ratio: a tensor (n, ...), or a NumPy array (n, elements).
     """
-    values = flat(ratio)
+    values: Any = ratio if isinstance(ratio, np.ndarray) else flat(ratio)
     width = size = values.shape[1]
     if size > _FOLDED:
-        values.mul_(values)
+        values *= values
         while width > _FOLDED:
             half = (width + 1) // 2
             values[:, : width - half] += values[:, half:width]
             width = half
-        parts = values[:, :width].cpu().numpy().astype(np.float64)
-    else:
-        parts = values.cpu().numpy().astype(np.float64)
+    parts = values[:, :width]
+    if not isinstance(parts, np.ndarray):
+        parts = parts.cpu().numpy()
+    parts = parts.astype(np.float64)
+    if size <= _FOLDED:
         parts *= parts
-    total = parts[:, 0] if width else np.zeros(len(parts))
+    total: Array = parts[:, 0] if width else np.zeros(len(parts))
     for j in range(1, width):
         total = total + parts[:, j]
-    return np.sqrt(total / max(size, 1))
+    total = np.sqrt(total / max(size, 1))
+    return total
 
 
 def first_step(

@@ -19,11 +19,13 @@ from torch import Tensor
 from . import torchdiffeq_backend
 from .controller import PI, Array, Controller, ErrorNorm, Weight, column, flat
 from .dense import Interpolant, Piece, Recorder
+from .lockstep import lockstep
 from .log import StepLog
-from .loop import Outcome, Route, adaptive, lockstep
+from .loop import adaptive
 from .registry import Measure, MethodInfo, Problem, find, register
+from .route import Outcome, Route, Run
 from .runge_kutta import RungeKutta
-from .solution import Solution, SolverError
+from .solution import Solution, conclude
 from .stepper import Evaluator, Field, Stepper
 from .tableau import TABLEAUS, Tableau
 
@@ -138,48 +140,20 @@ def odeint(
         shared = None if times is None else route.sign * route.grid(times)
         stepper = make(Problem(evaluator, y0, norm, keep, measure, shared))
         recorder = Recorder(points, dense, route.sign, y0, t0) if keep else None
+        run = Run(stepper, evaluator, y0, route, log, recorder, max_evaluations)
         if times is None:
             controller = controller or info.controller or PI()
-            outcome = adaptive(
-                stepper,
-                evaluator,
-                y0,
-                route,
-                log,
-                recorder,
-                controller,
-                start,
-                dt_min or 0.0,
-                max_evaluations,
-            )
+            outcome = adaptive(run, controller, start, dt_min or 0.0)
         else:
-            outcome = lockstep(
-                stepper, evaluator, y0, route, times, log, recorder, max_evaluations
-            )
+            outcome = lockstep(run, times)
         if recorder is not None:
             states, pieces = recorder.states, recorder.pieces
     if times is not None:
         controller = None
-    solution = Solution(
-        outcome.y,
-        outcome.t,
-        outcome.status,
-        outcome.dt,
-        outcome.error,
-        log,
-        method,
-        rtol,
-        atol,
-        controller,
-        breaks,
-        t0,
-        t1,
-        trajectory=states,
-        interpolant=Interpolant(pieces, len(y0)) if pieces else None,
+    between = Interpolant(pieces, len(y0)) if pieces else None
+    return conclude(
+        outcome, log, method, rtol, atol, controller, breaks, t0, t1, on_failure, states, between
     )
-    if on_failure == "raise" and not solution.ok.all():
-        raise SolverError(solution)
-    return solution
 
 
 def check_interval(t0: float, t1: float) -> tuple[float, float]:

@@ -15,23 +15,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .controller import Array, ErrorNorm, first_step
 from .dense import hermite
-from .stepper import (
-    Attempt,
-    Evaluator,
-    Mask,
-    Rows,
-    Span,
-    Time,
-    index,
-    select,
-    step_factor,
-)
+from .stepper import Attempt, Evaluator, FirstStage, Mask, Rows, Span, step_factor
 from .tableau import Tableau
 
 __all__ = ["RungeKutta"]
@@ -63,20 +52,14 @@ class RungeKutta:
         # keeps it for the next step.
         self._eager = dense and not tableau.fsal and not tableau.interpolant
         self._fsal, self._stages = tableau.fsal, tableau.stages
-        self._first: Tensor | None = None
+        self._first = FirstStage(field)
         self._last: Tensor | None = None
-        self._stale: Mask | None = None
 
-    def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
+    def first_steps(self, t: Array, y: Tensor, limit: Array) -> Array:
         """Evaluate the first stage; choose first steps from the field's size and change."""
-        if not suggest:
-            return None
         assert self.norm is not None
-        assert isinstance(t, np.ndarray)
-        assert isinstance(limit, np.ndarray)
-        self._first = self.field(t, y)
-        order = self.tableau.error_order
-        return first_step(self.norm, order, t, limit, y, self._first, self.field)
+        self._first.value = slope = self.field(t, y)
+        return first_step(self.norm, self.tableau.error_order, t, limit, y, slope, self.field)
 
     def cost(self) -> int:
         """Evaluations of an attempt that begins with a fresh first stage."""
@@ -84,7 +67,7 @@ class RungeKutta:
 
     def step(self, span: Span, y: Tensor) -> Attempt:
         """Propose one step of all samples."""
-        first = self._first_stage(span, y)
+        first = self._first.at(span, y)
         # Stages are kept as dt * k, except that on a shared grid dt goes into the weights.
         factor = step_factor(span.dt, y)
         scale, column = (factor, None) if isinstance(factor, float) else (1.0, factor)
@@ -101,9 +84,7 @@ class RungeKutta:
         self._last = last if self._fsal or self._eager else None
         error = None
         if self.norm is not None:
-            assert isinstance(span.t0, np.ndarray)
-            assert isinstance(span.t1, np.ndarray)
-            error = self.norm(_combine(None, stages, self._e, 1.0), y, y1, span.t0, span.t1)
+            error = self.norm(_combine(None, stages, self._e, 1.0), y, y1, *span.ends())
         dense = None
         if self.dense:
             dense = partial(self._polynomial, y, y1, stages, last * factor, scale)
@@ -123,42 +104,18 @@ class RungeKutta:
     def accept(self, mask: Mask | None) -> None:
         """Take the last stage as the next first one, or note that there is none."""
         if self._last is not None:
-            assert self._first is not None
-            self._first = self._last if mask is None else select(mask, self._last, self._first)
+            self._first.renew(self._last, mask)
             self._last = None
-        elif mask is None:
-            self._first, self._stale = None, None
         else:
-            self._stale = mask if self._stale is None else self._stale | mask
+            self._first.forget(mask)
 
     def restart(self, rows: Rows) -> None:
         """The first stage of these samples must be evaluated anew."""
-        if self._first is None:
-            return
-        if self._stale is None:
-            self._stale = np.zeros(len(self._first), np.bool_)
-        else:
-            self._stale = self._stale.copy()
-        self._stale[rows] = True
+        self._first.forget(rows)
 
     def select(self, rows: Rows) -> None:
         """Keep the first stages of these samples."""
-        if self._first is not None:
-            self._first = self._first.index_select(0, index(rows, self._first))
-        if self._stale is not None:
-            self._stale = self._stale[rows]
-
-    def _first_stage(self, span: Span, y: Tensor) -> Tensor:
-        if self._first is None or (self._stale is not None and self._stale.all()):
-            self._first = self.field(span.start, y)
-        elif self._stale is not None and self._stale.any():
-            rows = np.flatnonzero(self._stale)
-            where = index(rows, y)
-            assert isinstance(span.start, np.ndarray)
-            fresh = self.field.at(rows, span.start[rows], y.index_select(0, where))
-            self._first = self._first.index_copy(0, where, fresh)
-        self._stale = None
-        return self._first
+        self._first.select(rows)
 
 
 def _terms(row: tuple[float, ...]) -> list[tuple[int, float]]:

@@ -20,8 +20,9 @@ from . import torchsde_backend
 from .brownian import Brownian, BrownianPath
 from .controller import PI, Controller, ErrorNorm, Weight
 from .dense import Recorder
+from .lockstep import lockstep
 from .log import StepLog
-from .loop import Route, adaptive, lockstep
+from .loop import adaptive
 from .noise import Seeds
 from .ode import (
     check_first,
@@ -32,6 +33,7 @@ from .ode import (
     make_grid,
 )
 from .registry import MethodInfo, find, register
+from .route import Route, Run
 from .sde_steps import (
     SRA,
     SRA1,
@@ -42,7 +44,7 @@ from .sde_steps import (
     EulerMaruyama,
     StochasticHeun,
 )
-from .solution import Solution, SolverError
+from .solution import Solution, conclude
 from .stepper import Evaluator, Field
 
 __all__ = ["Diffusion", "sdeint"]
@@ -179,44 +181,19 @@ def sdeint(
             max_evaluations,
         )
         controller = None
-    elif fixed is None:
-        stepper = own(evaluator, amount, path, route.sign, norm)
-        controller = PI() if controller is None else controller
-        outcome = adaptive(
-            stepper,
-            evaluator,
-            y0,
-            route,
-            log,
-            recorder,
-            controller,
-            start,
-            dt_min or 0.0,
-            max_evaluations,
-        )
     else:
         stepper = own(evaluator, amount, path, route.sign, norm)
-        controller = None
-        outcome = lockstep(stepper, evaluator, y0, route, fixed, log, recorder, max_evaluations)
-    solution = Solution(
-        outcome.y,
-        outcome.t,
-        outcome.status,
-        outcome.dt,
-        outcome.error,
-        log,
-        method,
-        rtol,
-        atol,
-        controller,
-        breaks,
-        t0,
-        t1,
-        trajectory=None if recorder is None else recorder.states,
+        run = Run(stepper, evaluator, y0, route, log, recorder, max_evaluations)
+        if fixed is None:
+            controller = controller or PI()
+            outcome = adaptive(run, controller, start, dt_min or 0.0)
+        else:
+            controller = None
+            outcome = lockstep(run, fixed)
+    states = None if recorder is None else recorder.states
+    return conclude(
+        outcome, log, method, rtol, atol, controller, breaks, t0, t1, on_failure, states
     )
-    if on_failure == "raise" and not solution.ok.all():
-        raise SolverError(solution)
-    return solution
 
 
 def _refuse(

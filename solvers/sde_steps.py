@@ -39,11 +39,11 @@ from .stepper import (
     Attempt,
     Evaluator,
     Field,
+    FirstStage,
     Mask,
     Rows,
     Span,
     Time,
-    index,
     step_factor,
     times,
 )
@@ -128,18 +128,13 @@ class SDEStepper:
         self.path = path
         self.sign = sign
         self.norm = norm
-        self._first: Tensor | None = None
-        self._stale: Mask | None = None
+        self._first = FirstStage(drift)
 
-    def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
+    def first_steps(self, t: Array, y: Tensor, limit: Array) -> Array:
         """Choose first steps from the drift's size and change along itself."""
-        if not suggest:
-            return None
         assert self.norm is not None
-        assert isinstance(t, np.ndarray)
-        assert isinstance(limit, np.ndarray)
-        self._first = self.drift(t, y)
-        return first_step(self.norm, 2, t, limit, y, self._first, self.drift)
+        self._first.value = slope = self.drift(t, y)
+        return first_step(self.norm, 2, t, limit, y, slope, self.drift)
 
     def cost(self) -> int:
         """Evaluations of an attempt that begins with a fresh first stage."""
@@ -147,9 +142,10 @@ class SDEStepper:
 
     def accept(self, mask: Mask | None) -> None:
         """Move along the path; the drift at the start is void for the samples that moved."""
-        assert self._first is not None
-        self._stale = np.ones(len(self._first), np.bool_) if mask is None else mask.copy()
-        self.path.advance(self._stale)
+        assert self._first.value is not None
+        moved = np.ones(self._first.value.shape[0], np.bool_) if mask is None else mask.copy()
+        self._first.forget(moved)
+        self.path.advance(moved)
 
     def restart(self, rows: Rows) -> None:
         """Nothing beyond a step's start is remembered, and that is evaluated anew anyway."""
@@ -158,35 +154,22 @@ class SDEStepper:
         """Keep only the samples `rows`."""
         self.path.keep(rows)
         self.diffusion.select(rows)
-        if self._first is not None:
-            self._first = self._first.index_select(0, index(rows, self._first))
-        if self._stale is not None:
-            self._stale = self._stale[rows]
+        self._first.select(rows)
 
     def _begin(
         self, span: Span, y: Tensor
     ) -> tuple[Tensor, float | Tensor, Tensor, Tensor | None]:
         """f_0, dt as a factor, W and Z of a step."""
-        if self._first is None or (self._stale is not None and self._stale.all()):
-            self._first = self.drift(span.start, y)
-        elif self._stale is not None and self._stale.any():
-            rows = np.flatnonzero(self._stale)
-            where = index(rows, y)
-            assert isinstance(span.start, np.ndarray)
-            fresh = self.drift.at(rows, span.start[rows], y.index_select(0, where))
-            self._first = self._first.index_copy(0, where, fresh)
-        self._stale = None
+        slope = self._first.at(span, y)
         end = np.broadcast_to(self.sign * np.asarray(span.t1), (len(y),))
         w, z = self.path.increment(end)
-        return self._first, step_factor(span.dt, y), w, z
+        return slope, step_factor(span.dt, y), w, z
 
     def _attempt(self, y: Tensor, y1: Tensor, embedded: Tensor, span: Span) -> Attempt:
         """The step to `y1`, judged by its distance from the Euler-Maruyama result `embedded`."""
         if self.norm is None:
             return Attempt(y1, None, self.order, _LOCAL_ORDER)
-        assert isinstance(span.t0, np.ndarray)
-        assert isinstance(span.t1, np.ndarray)
-        error = self.norm(y1 - embedded, y, y1, span.t0, span.t1)
+        error = self.norm(y1 - embedded, y, y1, *span.ends())
         return Attempt(y1, error, self.order, _LOCAL_ORDER)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from .controller import Array, Controller
 from .dense import Interpolant
 from .log import Status, StepLog
+from .route import Outcome
 
 __all__ = ["Solution", "SolverError"]
 
@@ -88,3 +89,31 @@ class SolverError(RuntimeError):
             "Use on_failure='return' to get the samples that succeeded"
         )
         self.solution = solution
+
+
+def conclude(
+    outcome: Outcome,
+    log: StepLog,
+    method: str,
+    rtol: float,
+    atol: float,
+    controller: Controller | None,
+    breaks: tuple[float, ...],
+    t0: float,
+    t1: float,
+    on_failure: str,
+    trajectory: Tensor | None = None,
+    interpolant: Interpolant | None = None,
+) -> Solution:
+    """The solution of a run that ended as `outcome`; arguments as the attributes of `Solution`.
+
+    Raises:
+        SolverError: if a sample did not reach the end and `on_failure` is "raise".
+    """
+    solution = Solution(
+        outcome.y, outcome.t, outcome.status, outcome.dt, outcome.error, log, method, rtol, atol,
+        controller, breaks, t0, t1, trajectory, interpolant,
+    )  # fmt: skip
+    if on_failure == "raise" and not solution.ok.all():
+        raise SolverError(solution)
+    return solution

@@ -5,7 +5,7 @@ break points and the end, accepts or rejects per sample, drops finished samples,
 A stepper therefore owns whatever it remembers from step to step (slopes, history, noise) and
 changes it only when it is told to:
 
-    start    before the first step                      -> may suggest the first step sizes
+    first_steps   before the first step, if asked      -> suggest its sizes
     step     propose a step; nothing it remembers changes that a rejection would have to undo
     accept   the samples in the mask take their proposals; the others try again
     restart  these samples stand at a break point: forget what lies behind it
@@ -25,7 +25,18 @@ from torch import Tensor
 
 from .controller import Array, column
 
-__all__ = ["Attempt", "Evaluator", "Field", "Mask", "Rows", "Span", "Stepper", "Time"]
+__all__ = [
+    "Attempt",
+    "Counter",
+    "Evaluator",
+    "Field",
+    "FirstStage",
+    "Mask",
+    "Rows",
+    "Span",
+    "Stepper",
+    "Time",
+]
 
 Field = Callable[..., Tensor]
 Time = float | Array
@@ -54,6 +65,12 @@ class Span:
     start: Time
     stop: Time
     closing: Mask | bool = False
+
+    def ends(self) -> tuple[Array, Array]:
+        """t0 and t1, of every sample."""
+        assert isinstance(self.t0, np.ndarray)
+        assert isinstance(self.t1, np.ndarray)
+        return self.t0, self.t1
 
     def at(self, c: float) -> Time:
         """The time at the fraction `c` of the step; never outside [start, stop]."""
@@ -98,8 +115,8 @@ class Attempt:
 class Stepper(Protocol):
     """A method, with what it remembers of every active sample."""
 
-    def start(self, t: Time, y: Tensor, limit: Time, suggest: bool) -> Array | None:
-        """Prepare to leave from `(t, y)`; with `suggest`, return first step sizes (n,), > 0.
+    def first_steps(self, t: Array, y: Tensor, limit: Array) -> Array:
+        """Sizes (n,) > 0 to begin with at `(t, y)`; asked for under control, or not at all.
 
         `limit` is the signed time to the first point that may not be passed.
         """
@@ -118,6 +135,18 @@ class Stepper(Protocol):
 
     def select(self, rows: Rows) -> None:
         """Keep only the samples `rows`, in this order."""
+
+
+class Counter(Protocol):
+    """Counts evaluations and follows the batch; an `Evaluator` is one."""
+
+    calls: int
+
+    def spent(self) -> int | NDArray[np.int64]:
+        """Evaluations since the last time this was asked: one number for all, or (n,)."""
+
+    def select(self, rows: Rows) -> None:
+        """Keep only the samples `rows`."""
 
 
 class Evaluator:
@@ -185,6 +214,53 @@ class Evaluator:
                 f"field returned {got} for a state {tuple(y.shape)} {y.dtype}; "
                 "it must return a tensor of the state's shape and dtype"
             )
+
+
+class FirstStage:
+    """The field where the next step begins, kept over rejections.
+
+    Args:
+        field: the field.
+    """
+
+    def __init__(self, field: Evaluator) -> None:
+        self.field = field
+        self.value: Tensor | None = None
+        self._stale: Mask | None = None
+
+    def at(self, span: Span, y: Tensor) -> Tensor:
+        """The field at the start of `span`, evaluated for the samples that need it anew."""
+        if self.value is None or (self._stale is not None and self._stale.all()):
+            self.value = self.field(span.start, y)
+        elif self._stale is not None and self._stale.any():
+            rows = np.flatnonzero(self._stale)
+            where = index(rows, y)
+            assert isinstance(span.start, np.ndarray)
+            fresh = self.field.at(rows, span.start[rows], y.index_select(0, where))
+            self.value = self.value.index_copy(0, where, fresh)
+        self._stale = None
+        return self.value
+
+    def renew(self, value: Tensor, mask: Mask | None) -> None:
+        """`value` holds for the samples in the mask (n,), or for all."""
+        assert self.value is not None
+        self.value = value if mask is None else select(mask, value, self.value)
+
+    def forget(self, rows: Mask | Rows | None) -> None:
+        """These samples, or all, moved on."""
+        if rows is None:
+            self.value, self._stale = None, None
+        elif self.value is not None:
+            stale = np.zeros(self.value.shape[0], np.bool_)
+            stale[rows] = True
+            self._stale = stale if self._stale is None else self._stale | stale
+
+    def select(self, rows: Rows) -> None:
+        """Keep only the samples `rows`."""
+        if self.value is not None:
+            self.value = self.value.index_select(0, index(rows, self.value))
+        if self._stale is not None:
+            self._stale = self._stale[rows]
 
 
 def times(t: Time, batch: int) -> Tensor:

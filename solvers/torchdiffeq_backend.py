@@ -21,8 +21,8 @@ from torch import Tensor
 
 from .controller import Array, Controller, I, flat
 from .log import Status, StepLog
-from .loop import Outcome, Route
 from .registry import MethodInfo, register
+from .route import Outcome, Route
 from .stepper import Evaluator
 
 __all__ = ["CONTROLLER", "PREFIX", "integrate"]

@@ -27,8 +27,8 @@ from .brownian import Brownian, Increment
 from .controller import Array
 from .dense import Recorder
 from .log import Status, StepLog
-from .loop import Outcome, Route
 from .registry import MethodInfo, register
+from .route import Outcome, Route
 from .sde_steps import Additive, Diagonal
 from .stepper import Evaluator, Rows, index
 
@@ -245,15 +245,9 @@ def integrate(
     """
     import torchsde
 
-    name, batch = method.removeprefix(PREFIX), len(y)
-    result = Outcome(
-        y.clone(),
-        np.full(batch, route.t0),
-        np.full(batch, Status.ok, np.int64),
-        np.zeros(batch),
-        np.full(batch, np.nan),
-    )
-    samples = np.arange(batch)
+    name = method.removeprefix(PREFIX)
+    result = Outcome.at_start(y, route)
+    samples = np.arange(y.shape[0])
     begin, seen = route.begin, route.seen_first
     for end, before, behind in zip(
         route.stops.tolist(), route.seen_before.tolist(), route.seen_behind.tolist(), strict=True

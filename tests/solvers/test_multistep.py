@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from solvers import PI, Gauge, Measure, Status, odeint
-from solvers.multistep import newton_integrals
 from tests.problems import CONSTANT, DECAY, RICCATI, ROTATION, ZERO, Problem, column, jump, stiff
 
 Field = Callable[..., Tensor]
@@ -25,50 +24,6 @@ def start(batch: int = 8, size: int = 3, dtype: torch.dtype = torch.float64) -> 
 def easy(t: Tensor, y: Tensor) -> Tensor:
     """A rate that vanishes at 0 to such an order that the first, low-order steps do no harm."""
     return -8 * column(t, y) ** 7 * y
-
-
-def ratio_measure(variance: float) -> Measure:
-    """In log-SNR: the measure atan(rho / sqrt v) / sqrt v, polynomials in log(rho + 0.03)."""
-    root = math.sqrt(variance)
-    return Measure(
-        lambda t: np.arctan(np.exp(-t) / root) / root,
-        lambda t: -np.exp(-t) / (variance + np.exp(-2 * t)),
-        lambda t: np.log(np.exp(-t) + 0.03),
-    )
-
-
-@pytest.mark.parametrize("begin", [-5.0, -1.0, 0.5, 4.0])
-def test_weights_are_exact_to_rounding_over_a_step_of_one(begin: float) -> None:
-    measure = ratio_measure(0.4)
-    t0, t1 = np.array([begin]), np.array([begin + 1.0])
-    nodes = measure.clock(begin - np.array([[0.0], [0.4], [1.1], [1.5]]))
-    found = newton_integrals(measure.clock, [measure.density], t0, t1, nodes)[:, 0, 0]
-    # The reference: the same integrals by forty pieces of sixty points each.
-    x, w = np.polynomial.legendre.leggauss(60)
-    ends = np.linspace(begin, begin + 1.0, 41)
-    t = (ends[:-1, None] + (x + 1) / 80).ravel()
-    weight = np.tile(w / 80, 40) * measure.density(t)
-    omega = np.ones_like(t)
-    for j in range(5):
-        # Relative to the integral of the absolute value, twelve points leave rounding only.
-        assert abs(found[j] - (omega * weight).sum()) < 2e-14 * np.abs(omega * weight).sum()
-        if j < 4:
-            omega = omega * (measure.clock(t) - nodes[j, 0])
-    assert found[0] == pytest.approx(measure.mu(t1)[0] - measure.mu(t0)[0], rel=1e-14)
-
-
-def test_weights_of_a_sample_are_its_own() -> None:
-    measure = ratio_measure(0.1)
-    rng = np.random.default_rng(0)
-    t0 = rng.normal(size=9)
-    t1 = t0 + rng.random(9)
-    nodes = measure.clock(t0 - np.arange(4)[:, None] * 0.3)
-    densities = [measure.density, np.ones_like]
-    together = newton_integrals(measure.clock, densities, t0, t1, nodes)
-    for i in range(9):
-        one = slice(i, i + 1)
-        alone = newton_integrals(measure.clock, densities, t0[one], t1[one], nodes[:, one])
-        np.testing.assert_array_equal(alone[..., 0], together[..., i])
 
 
 @pytest.mark.parametrize("power", [0, 1, 2, 3])
