@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import TrainConfig
+    from .instruments.step_causes import CauseStudy
     from .instruments.step_sizes import StepStudy
     from .samples import Samples
 
@@ -195,10 +196,17 @@ def write_samples(
 
 
 def write_step_study(
-    study: StepStudy, directory: str | Path, about: str = "", svg: bool = False
+    study: StepStudy,
+    directory: str | Path,
+    about: str = "",
+    svg: bool = False,
+    causes: CauseStudy | None = None,
+    exact: str = "",
 ) -> dict[str, Path]:
     """Write a comparison of step sizes.
 
+    * causes.png: the same settings on the model, the exact one and constant noise, with a table of
+      costs, and that table as causes.csv; where `causes` is given;
     * steps.png: steps in time, a row of plots per setting; variable.png: steps in the variable
       that each solver ran in;
     * steps.csv: every attempt of every sample; table.csv and summary.json: cost and error.
@@ -208,6 +216,8 @@ def write_step_study(
         directory: where; made if need be.
         about: what the model is, for the captions.
         svg: whether to write the figures as SVG, too.
+        causes: the same settings on other fields, or None.
+        exact: what the exact model is, for the caption.
 
     Returns:
         Name to path of what was written.
@@ -224,6 +234,8 @@ def write_step_study(
         f"{reference.settings['rtol']:g}."
     )
     files = {}
+    if causes is not None:
+        files |= _write_causes(causes, directory, caption, svg, exact)
     for name, in_time in (("steps", True), ("variable", False)):
         figure = plots.step_sizes(study.panels(in_time), study.edges, caption)
         files[name] = plots.save(figure, directory / f"{name}.png", svg)
@@ -233,5 +245,49 @@ def write_step_study(
     files["table"] = plots.write_csv(directory / "table.csv", columns)
     files["summary"] = directory / "summary.json"
     content = {"about": about, "reference": reference.summary(), "table": rows}
+    if causes is not None:
+        content |= {"exact": exact, "causes": causes.table()}
     files["summary"].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return files
+
+
+def _write_causes(
+    causes: CauseStudy, directory: Path, caption: str, svg: bool, exact: str
+) -> dict[str, Path]:
+    """The figure of the causes of small steps, and its table."""
+    from . import plots
+    from .instruments.step_sizes import step_panels
+
+    rows, lines = [], []
+    table = causes.table()
+    for number, outcome in enumerate(causes.studies["model"].outcomes):
+        row = outcome.row()
+        how = f"tolerance {row['tolerance']:g}"
+        if row["tolerance"] is None:
+            how = f"{row['steps']} steps, {row['grid']} grid"
+        told = ", told the jumps" if row["told_breaks"] else ""
+        title = f"{row['solver']} in {row['chart']}, {how}{told}"
+        panels = {
+            name: step_panels(study.outcomes[number].samples)[-1]
+            for name, study in causes.studies.items()
+        }
+        rows.append((title, panels))
+        for name, found in zip(panels, table[number * len(panels) :], strict=False):
+            least, most = found["evaluations_min"], found["evaluations_max"]
+            cost = f"{found['evaluations_mean']:.1f} ({least} to {most})"
+            share = found["rejected"] / max(1, found["accepted"] + found["rejected"])
+            error = "-" if found["error"] is None else f"{found['error']:.1e}"
+            rejected = f"{found['rejected']} ({share:.0%})"
+            shown = title if name == "model" else ""
+            lines.append([shown, name, cost, str(found["accepted"]), rejected, error])
+    header = ["", "field", "evaluations a sample", "accepted", "rejected", "error"]
+    if exact:
+        caption += f" Exact: {exact}."
+    caption += " Constant noise: the start's own at all x and t, the coefficients alone."
+    edges = causes.studies["model"].edges
+    figure = plots.step_causes(rows, edges, header, lines, caption)
+    columns = {name: ["" if r[name] is None else r[name] for r in table] for name in table[0]}
+    return {
+        "causes": plots.save(figure, directory / "causes.png", svg),
+        "costs": plots.write_csv(directory / "causes.csv", columns),
+    }

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.models import PROCESS, exact_model, run_model
-from sdeflow.cli.options import common, emit, progress_bar, train_options, write_config
+from sdeflow.cli.models import Measured, find_measured, measured_options
+from sdeflow.cli.options import common, emit, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,24 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 OWN = "own"
+EXACT_POINTS = 2000  # of the data, in the exact model of a network's: its cost grows with them
 
 
 @click.command("steps")
-@click.argument("run", required=False)
-@click.option(
-    "--oracle",
-    metavar="SPEC",
-    help="An exact model in place of RUN: gaussian, mixture, mixture:width=0.02, finite, classes. "
-    "[default: none]",
-)
-@click.option(
-    "--shared",
-    type=click.Choice(["ideal", "plug-in"]),
-    default="ideal",
-    help="What an oracle answers with --etsdm: ideal, the best predictor of the shared time; "
-    "plug-in, the exact one asked at the shared time. [default: ideal]",
-)
-@train_options(PROCESS)
+@measured_options()
 @click.option(
     "--solver",
     multiple=True,
@@ -47,10 +34,10 @@ OWN = "own"
 @click.option(
     "--chart",
     multiple=True,
-    default=("x/time", OWN),
+    default=("x/time", "x/alpha/noise-ratio", OWN),
     metavar="SCALE/CLOCK",
     help="Coordinates to run each solver in; may be given several times; own: the solver's own. "
-    "[default: x/time and own]",
+    "[default: x/time, x/alpha/noise-ratio and own]",
 )
 @click.option(
     "--tolerance",
@@ -90,7 +77,12 @@ OWN = "own"
     help="Tolerance of the tight solution that errors are measured against. [default: a "
     "thousandth of the smallest tolerance, at most 1e-06]",
 )
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
+@click.option(
+    "--causes/--no-causes",
+    default=True,
+    help="Run all of it on the exact model and on constant noise, too, to keep apart what "
+    "shortens the steps. [default: yes]",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -101,50 +93,79 @@ OWN = "own"
 @common
 @click.pass_context
 def command(
-    ctx: click.Context, /, run: str | None, oracle: str | None, as_json: bool, **values: Any
+    ctx: click.Context,
+    /,
+    run: str | None,
+    oracle: str | None,
+    model: str | None,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Compare the steps of several solvers and charts on RUN (default: the latest run).
 
     Every combination of --solver, --chart and --tolerance starts from the same noise; errors are
-    measured against a tight solution of the same model. Writes steps.png (in time), variable.png
-    (in each solver's own variable), steps.csv, table.csv, summary.json and config.yaml.
+    measured against a tight solution of the same model. Writes causes.png (on the model, the exact
+    one and constant noise, with a table of costs), steps.png (in time), variable.png (in each
+    solver's own variable), steps.csv, table.csv, causes.csv, summary.json and config.yaml.
 
     Example: `sdeflow steps --oracle mixture:width=0.02 --etsdm --breaks both`.
     """
-    if oracle is not None and run is not None:
-        raise click.UsageError(f"--oracle {oracle} takes the place of the run {run}: give one")
-    if oracle is None:
-        loaded = run_model(ctx, run, values["device"])
-        model: Predictor = loaded.denoiser
-        shape, source, place = loaded.data_shape, {"run": str(loaded.path)}, loaded.path / "steps"
-        about = f"{loaded.path.name}, {loaded.step} steps"
-    else:
-        model, about = exact_model(oracle, values)
-        shape, source = None, {"oracle": oracle}
-        place = Path("steps", oracle.split(":")[0])
+    found = find_measured(ctx, "steps", run, oracle, model, values)
+    from sdeflow.instruments.step_causes import cause_study
     from sdeflow.instruments.step_sizes import step_study
     from sdeflow.report import new_directory, write_step_study
 
     names = ("count", "seed", "t_min", "t_max", "label", "guidance", "reference_tolerance")
+    settings = _settings(values)
     with progress_bar("comparing") as progress:
         study = step_study(
-            model,
-            _settings(values),
-            shape,
+            found.model,
+            settings,
+            found.shape,
             progress=progress,
             **{name: values[name] for name in names},
         )
-    out = values.pop("out") or new_directory(place)
-    files = write_step_study(study, out, about, values["svg"])
-    write_config(out / "config.yaml", {**source, **values})
+    causes, exact, what = None, None, ""
+    if values["causes"]:
+        if values["guidance"] == 1:
+            exact, what = _exact(found, values["label"])
+        with progress_bar("causes") as progress:
+            causes = cause_study(study, found.model, settings, exact, progress=progress)
+    out = values.pop("out") or new_directory(found.place)
+    files = write_step_study(study, out, found.about, values["svg"], causes, what)
+    write_config(out / "config.yaml", {**found.source, **values})
     rows = study.table()
-    result = {"model": about, "out": out, "edges": study.edges, "table": rows, "files": files}
-    emit(result, as_json, _table(rows))
+    result = {
+        "model": found.about,
+        "out": out,
+        "edges": study.edges,
+        "table": rows,
+        "causes": None if causes is None else causes.table(),
+        "exact": what or None,
+        "files": files,
+    }
+    emit(result, as_json, _table(rows if causes is None else causes.table()))
     for name, path in files.items():
         click.echo(f"{name:9} {path}", err=as_json)
     failures = [o.samples.failure for o in study.outcomes if o.samples.failure]
     if failures:
         raise FloatingPointError(f"{failures[0]}; what succeeded is in {out}")
+
+
+def _exact(found: Measured, label: int | None) -> tuple[Predictor | None, str]:
+    """The exact model of the same data, and what it is; None where the model is exact itself."""
+    from sdeflow.oracle import FiniteData
+    from sdeflow.shared_time import SharedTime, Told
+
+    if isinstance(found.model, (Told, SharedTime)):
+        return found.model.of, "the same without shared time"
+    if found.x_0 is None:
+        return None, ""
+    x_0 = found.x_0
+    if label is not None and found.label is not None:
+        x_0 = x_0[found.label == label]
+    points = x_0[:EXACT_POINTS].double()
+    return FiniteData(found.model.sde, points), f"that of {len(points)} held-out samples"
 
 
 def _settings(values: dict[str, Any]) -> list[Setting]:
@@ -178,7 +199,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, caption="error: root mean square, against a tight solution")
-    for name in ("solver", "chart", "steps by"):
+    several = any("field" in row for row in rows)
+    for name in ("solver", "chart", "steps by", *(["field"] if several else [])):
         table.add_column(name)
     for name in ("evaluations", "calls", "accepted", "rejected", "failed", "error"):
         table.add_column(name, justify="right")
@@ -190,7 +212,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             by += ", told the jumps"
         counts = [str(row[name]) for name in ("calls", "accepted", "rejected", "failed")]
         error = "-" if row["error"] is None else f"{row['error']:.2e}"
-        table.add_row(
-            row["solver"], row["chart"], by, f"{row['evaluations_mean']:.1f}", *counts, error
-        )
+        names = [row["solver"], row["chart"], by, *([row["field"]] if several else [])]
+        table.add_row(*names, f"{row['evaluations_mean']:.1f}", *counts, error)
     return table

@@ -5,6 +5,7 @@ arrays (or anything `numpy.asarray` takes, so CPU tensors too) and returns a `Fi
 writes as PNG, and as SVG when asked.
 """
 
+from .causes import step_causes
 from .diagnostics import training_diagnostics
 from .losses import binned_loss, loss_curves
 from .samples import sample_grid
@@ -32,6 +33,7 @@ __all__ = [
     "loss_curves",
     "sample_grid",
     "save",
+    "step_causes",
     "step_sizes",
     "training_diagnostics",
     "write_csv",

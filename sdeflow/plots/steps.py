@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .style import AXES_OF_NOISE, STYLE, captioned
 
-__all__ = ["StepPanel", "step_sizes"]
+__all__ = ["StepPanel", "edges_on", "step_sizes", "steps_passing"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def step_sizes(
                 axes.set_xscale(scale)
                 axes.use_sticky_edges = False
                 _draw_steps(axes, columns, panel.step, name)
-                for edge in _edges_on(name, edges, columns):
+                for edge in edges_on(name, edges, columns):
                     axes.axvline(edge, color="0.35", linewidth=0.7, linestyle=":")
             row[0].set_yscale("log")
             row[0].set_ylabel(panel.unit)
@@ -108,7 +108,7 @@ def _draw_steps(axes: Axes, columns: Mapping[str, NDArray[Any]], step: str, agai
     axes.plot(
         where[~accepted], size[~accepted], "x", color="#b03030", markersize=4, alpha=0.7, zorder=3
     )
-    edges, steps = _steps_passing(
+    edges, steps = steps_passing(
         columns["sample"][accepted], where[accepted], columns[f"{against}_end"][accepted],
         size[accepted],
     )  # fmt: skip
@@ -122,7 +122,7 @@ def _draw_steps(axes: Axes, columns: Mapping[str, NDArray[Any]], step: str, agai
         axes.stairs(middle, edges, baseline=None, color="0.0", linewidth=1.1, zorder=2)
 
 
-def _steps_passing(
+def steps_passing(
     sample: NDArray[Any],
     begin: NDArray[Any],
     end: NDArray[Any],
@@ -151,7 +151,7 @@ def _steps_passing(
     return edges, steps
 
 
-def _edges_on(
+def edges_on(
     name: str, edges: Sequence[float], columns: Mapping[str, NDArray[Any]]
 ) -> NDArray[np.float64]:
     """Edges given in time, on the axis `name`: read off the log, which has time beside it."""

@@ -208,7 +208,9 @@ def test_sample_has_the_librarys_defaults():
 
 def test_steps_compares_settings(tmp_path):
     args = ["--oracle", "gaussian", "--count", 6, "--tolerance", "1e-3", "--tolerance", "1e-5"]
+    args += ["--chart", "x/time", "--chart", "own"]
     printed = as_json("steps", *args, "--out", tmp_path)
+    assert [r["field"] for r in printed["causes"]] == ["model", "constant noise"] * 4
     rows = printed["table"]
     assert [(r["chart"], r["tolerance"]) for r in rows] == [
         ("x/time", 1e-3), ("x/time", 1e-5), (rows[2]["chart"], 1e-3), (rows[2]["chart"], 1e-5),
@@ -223,14 +225,14 @@ def test_steps_compares_settings(tmp_path):
         mine = [entry for entry in log if int(entry["setting"]) == number]
         assert len(mine) == row["accepted"] + row["rejected"]
     names = {"steps.png", "variable.png", "steps.csv", "table.csv", "summary.json", "config.yaml"}
-    assert {p.name for p in tmp_path.iterdir()} == names
+    assert {p.name for p in tmp_path.iterdir()} == names | {"causes.png", "causes.csv"}
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["oracle"] == "gaussian"
 
 
 def test_steps_told_the_jumps_never_crosses_one(tmp_path):
     args = ["--oracle", "mixture", "--etsdm", "--shared", "plug-in", "--breaks", "both"]
     args += ["--chart", "x/log-snr", "--count", 8, "--reference-tolerance", "1e-4"]
-    told, untold = as_json("steps", *args, "--out", tmp_path)["table"]
+    told, untold = as_json("steps", *args, "--no-causes", "--out", tmp_path)["table"]
     assert (told["told_breaks"], untold["told_breaks"]) == (True, False)
     assert told["rejected"] <= untold["rejected"]
     with (tmp_path / "steps.csv").open() as file:
@@ -250,6 +252,8 @@ def test_steps_on_a_run(trained):
     assert printed["out"] == str(path / "steps")
     assert printed["edges"] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert printed["table"][0]["failed"] == 0
+    assert [row["field"] for row in printed["causes"]] == ["model", "exact", "constant noise"]
+    assert "held-out samples" in printed["exact"]
 
 
 def test_public_names_exist():

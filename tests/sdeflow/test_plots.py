@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from sdeflow import plots
-from sdeflow.plots.steps import _edges_on, _steps_passing
+from sdeflow.plots.steps import edges_on, steps_passing
 
 
 def steps(samples=3, rejected_every=4, seed=0):
@@ -82,7 +82,7 @@ def test_median_and_band_are_the_steps_being_taken(turn):
     begin = np.concatenate([np.arange(1, 0, -0.25), np.arange(1, 0, -0.125)])
     size = np.repeat([0.25, 0.125], [4, 8])
     end = begin - size
-    edges, passing = _steps_passing(np.repeat([0, 1], [4, 8]), turn * begin, turn * end, size)
+    edges, passing = steps_passing(np.repeat([0, 1], [4, 8]), turn * begin, turn * end, size)
     assert (edges.min(), edges.max()) == tuple(sorted([0.0, turn * 1.0]))
     np.testing.assert_array_equal(passing[0], np.full(len(edges) - 1, 0.25))
     np.testing.assert_array_equal(passing[1], np.full(len(edges) - 1, 0.125))
@@ -91,7 +91,7 @@ def test_median_and_band_are_the_steps_being_taken(turn):
 def test_where_no_sample_was_nothing_is_drawn():
     # One sample stops half-way: beyond, only the other is seen.
     sample, begin = np.array([0, 0, 1]), np.array([1.0, 0.5, 1.0])
-    edges, passing = _steps_passing(sample, begin, begin - 0.5, np.full(3, 0.5))
+    edges, passing = steps_passing(sample, begin, begin - 0.5, np.full(3, 0.5))
     middle = (edges[1:] + edges[:-1]) / 2
     np.testing.assert_array_equal(np.isnan(passing[1]), middle < 0.5)
     assert not np.isnan(passing[0]).any()
@@ -102,12 +102,12 @@ def test_edges_are_drawn_where_the_process_has_them():
     time = np.geomspace(1e-3, 1, 30)
     columns = {"time": time, "sigma": np.sqrt(time) / 2, "log_snr": -np.log(time) / 2}
     edges = [1e-4, 0.02, 0.1]  # the first lies outside the run
-    np.testing.assert_allclose(_edges_on("time", edges, columns), [0.02, 0.1])
+    np.testing.assert_allclose(edges_on("time", edges, columns), [0.02, 0.1])
     np.testing.assert_allclose(
-        _edges_on("sigma", edges, columns), np.sqrt([0.02, 0.1]) / 2, rtol=1e-12
+        edges_on("sigma", edges, columns), np.sqrt([0.02, 0.1]) / 2, rtol=1e-12
     )
     np.testing.assert_allclose(
-        _edges_on("log_snr", edges, columns), -np.log([0.02, 0.1]) / 2, rtol=1e-12
+        edges_on("log_snr", edges, columns), -np.log([0.02, 0.1]) / 2, rtol=1e-12
     )
 
 
