@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from sdeflow.plots import save
 from .collect import load_results
 from .figures import draw
 from .spec import ROOT, Experiment
-from .verdicts import FAILS, HOLDS, UNDECIDED, UNTESTED, Finding, Records, findings
+from .verdicts import FAILS, HOLDS, INCOMPLETE, UNDECIDED, UNTESTED, Finding, Records, findings
 
 __all__ = ["write_report"]
 
@@ -58,7 +59,10 @@ def write_report(experiments: Sequence[Experiment], results: Path) -> list[Path]
             written.append(path)
             pictures.append((path.relative_to(readme.parent), text))
         sections.append(_section(experiment, records, found, pictures))
-    head = "## Which claims stand\n\n| claim | comparisons | verdict |\n|---|---|---|\n"
+    head = (
+        "## Which claims stand\n\n| claim | comparisons | changes measured | verdict |\n"
+        "|---|---|---|---|\n"
+    )
     text = START + head + "".join(summary) + "\n" + "\n".join(sections) + _others()
     results.mkdir(parents=True, exist_ok=True)
     readme.write_text(text, encoding="utf-8")
@@ -75,11 +79,28 @@ def _others() -> str:
 
 def _overall(found: Iterable[Finding]) -> str:
     """The verdicts of one claim's comparisons, together."""
-    counts = Counter("incomplete" if f.verdict.startswith("inc") else f.verdict for f in found)
+    counts: Counter[str] = Counter()
+    pairs = [0, 0]
+    for f in found:
+        incomplete = f.verdict.startswith(INCOMPLETE)
+        counts[INCOMPLETE if incomplete else f.verdict] += 1
+        if incomplete:
+            pairs = [pairs[0] + len(f.seeds), pairs[1] + f.wanted]
+    names = {name: name for name in counts}
+    names[INCOMPLETE] = f"{INCOMPLETE} ({pairs[0]} of {pairs[1]} pairs)"
     if len(counts) == 1:
-        return f"**{next(iter(counts))}**"
-    order = (HOLDS, FAILS, UNDECIDED, "incomplete", UNTESTED)
-    return ", ".join(f"{name} {counts[name]}" for name in order if counts[name])
+        return f"**{names[next(iter(counts))]}**"
+    order = (HOLDS, FAILS, UNDECIDED, INCOMPLETE, UNTESTED)
+    return ", ".join(f"{names[name]}: {counts[name]}" for name in order if counts[name])
+
+
+def _range(found: Iterable[Finding]) -> str:
+    """Smallest and largest mean change among the comparisons of a claim."""
+    changes = [(f.change(f.paired.value), " %" if f.ratio else "") for f in found if f.paired]
+    if not changes:
+        return ""
+    (low, unit), (high, _) = min(changes), max(changes)
+    return f"{_number(low)}{unit}" if low == high else f"{_number(low)} to {_number(high)}{unit}"
 
 
 def _claims(found: Sequence[Finding]) -> dict[str, list[Finding]]:
@@ -91,8 +112,8 @@ def _claims(found: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 def _summary(experiment: Experiment, found: Sequence[Finding]) -> list[str]:
     return [
-        f"| [{experiment.name}](#{experiment.name.replace('_', '_')}): {mine[0].text} | "
-        f"{len(mine)} | {_overall(mine)} |\n"
+        f"| [{experiment.name}](#{experiment.name}): {mine[0].text} | {len(mine)} | "
+        f"{_range(mine)} | {_overall(mine)} |\n"
         for mine in _claims(found).values()
     ]
 
@@ -139,8 +160,9 @@ def _row(f: Finding) -> str:
     assert f.paired is not None
     unit = " %" if f.ratio else ""
     numbers = [f.change(v) for v in (f.paired.value, f.paired.low, f.paired.high)]
-    low, high = (_number(v) for v in numbers[1:])
-    change = f"{_number(numbers[0])}{unit} [{low}, {high}]"
+    change = f"{_number(numbers[0])}{unit}"
+    if math.isfinite(f.paired.low):
+        change += f" [{_number(numbers[1])}, {_number(numbers[2])}]"
     if f.family:
         change += f", corrected p {f.corrected:.2g}"
     effect = "" if f.paired.effect is None else f"{f.paired.effect:+.1f}"
@@ -154,6 +176,5 @@ def _row(f: Finding) -> str:
 
 
 def _number(value: float, signed: bool = True) -> str:
-    """Three digits; intervals of one seed reach to infinity."""
-    text = f"{value:+.3g}" if signed else f"{value:.3g}"
-    return text.replace("inf", "∞").replace("-", "−")
+    """Three digits."""
+    return (f"{value:+.3g}" if signed else f"{value:.3g}").replace("-", "−")

@@ -12,6 +12,7 @@ the library gains later leaves earlier results where they are.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ def digest(values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@functools.cache
 def resolved(config: TrainConfig) -> TrainConfig:
     """The settings with every "auto" replaced, without reading the data.
 
@@ -192,6 +194,7 @@ class Experiment:
     subjects: Sequence[Subject]
 
 
+@functools.cache
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
@@ -199,7 +202,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error.strerror}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no mapping")
-    return values
+    return values  # of all that read it: not to be changed
 
 
 def load_experiment(name: str, scale: str, seeds: int | None = None) -> Experiment:

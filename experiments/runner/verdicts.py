@@ -29,11 +29,11 @@ from typing import Any
 from .spec import Experiment
 from .statistics import Paired, holm, paired
 
-__all__ = ["FAILS", "HOLDS", "UNDECIDED", "UNTESTED", "Finding", "findings"]
+__all__ = ["FAILS", "HOLDS", "INCOMPLETE", "UNDECIDED", "UNTESTED", "Finding", "findings"]
 
 LEVEL = 0.05
 HOLDS, FAILS = "holds", "does not hold here"
-UNDECIDED, UNTESTED = "undecided", "not tested here"
+INCOMPLETE, UNDECIDED, UNTESTED = "incomplete", "undecided", "not tested here"
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -201,7 +201,7 @@ def _verdict(f: Finding) -> str:
     if f.wanted == 0:
         return UNTESTED
     if f.paired is None or len(f.seeds) < f.wanted:
-        return f"incomplete ({len(f.seeds)} of {f.wanted} seeds)"
+        return f"{INCOMPLETE} ({len(f.seeds)} of {f.wanted} seeds)"
     low, high = f.paired.low, f.paired.high
     if f.family and f.corrected >= LEVEL:
         return UNDECIDED

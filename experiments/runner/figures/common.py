@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from sdeflow.plots import LINES, STYLE, captioned
@@ -16,7 +17,7 @@ from sdeflow.plots import LINES, STYLE, captioned
 from ..spec import Experiment
 from ..verdicts import Records
 
-__all__ = ["arms_of", "band", "panels", "pick", "seeds_of", "style"]
+__all__ = ["arms_of", "band", "panels", "pick", "plain", "seeds_of", "style"]
 
 Array = NDArray[np.float64]
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
@@ -26,6 +27,16 @@ def style(index: int) -> dict[str, Any]:
     """Line and mark of the arm with a number; told apart without colour."""
     colour, dash = LINES[index % len(LINES)]
     return {"color": colour, "linestyle": dash, "marker": MARKS[index % len(MARKS)]}
+
+
+def plain(axes: Axes, which: str) -> None:
+    """A logarithmic axis (x or y) that spans little, labelled 0.5, 1, 2 in place of powers."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    subs = range(1, 10) if high / low < 4 else (1, 2, 5)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def pick(records: Records, **wanted: Any) -> list[Any]:
@@ -73,7 +84,7 @@ def panels(
         grid = figure.subplots(rows, columns, squeeze=False, **more)
         tall = figure.get_size_inches()[1]
         figure.subplots_adjust(
-            left=0.75 / width,
+            left=0.85 / width,
             right=1 - 0.15 / width,
             top=1 - 0.6 / tall,
             bottom=bottom + 0.5 / tall,

@@ -10,7 +10,7 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import arms_of, panels, pick, seeds_of, style
+from .common import arms_of, panels, pick, plain, seeds_of, style
 
 __all__ = ["draw"]
 
@@ -68,3 +68,5 @@ def _family(axes, records: Records, problem: str, evaluations: tuple[str, ...]) 
     if floors:
         axes.axhline(np.mean(floors), color="0.3", linestyle=":", linewidth=0.8)
     axes.set(xscale="log", yscale="log")
+    plain(axes, "x")
+    plain(axes, "y")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from sdeflow.plots import STYLE, captioned
 
 from ..spec import Experiment
 from ..verdicts import FAILS, HOLDS, Finding
+from .common import plain
 
 __all__ = ["forest"]
 
@@ -34,7 +34,8 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
     )
     with rc_context(STYLE):
         figure, bottom = captioned(10.5, 0.7 + 0.19 * (len(shown) + _claims(shown)), caption)
-        axes = figure.add_axes((0.47, bottom + 0.06, 0.36, 0.99 - bottom - 0.06))
+        room = 0.42 / figure.get_size_inches()[1]  # of the ticks and the label below
+        axes = figure.add_axes((0.47, bottom + room, 0.36, 0.99 - bottom - room))
         y, before = 0.0, ""
         for f in shown:
             if f.id != before:
@@ -48,10 +49,7 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
         axes.axvline(1, color="0.4", linewidth=0.7)
         axes.set_xscale("log")
         axes.set_xlim(math.exp(-reach), math.exp(reach))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}") if reach < 1.2 else NullFormatter()
-        )
+        plain(axes, "x")
         axes.set(ylim=(y, 0.8), yticks=[], xlabel="ratio")
         axes.spines["left"].set_visible(False)
     return figure
@@ -75,8 +73,10 @@ def _line(axes, f: Finding, y: float, reach: float) -> None:  # type: ignore[no-
     about = f"{f.problem}, {f.evaluation}: {f.arm} / {_short(f)}, {metric}"
     transform = axes.get_yaxis_transform()
     axes.text(-1.22, y, about[:105], transform=transform, fontsize=6.5, va="center", color="0.2")
-    low, high = (f"{f.change(v):+.0f}" for v in (f.paired.low, f.paired.high))
-    text = f"{f.change(f.paired.value):+.1f} % ({low}, {high}), {f.verdict}"
+    text = f"{f.change(f.paired.value):+.1f} %"
+    if math.isfinite(f.paired.low):
+        text += f" ({f.change(f.paired.low):+.0f}, {f.change(f.paired.high):+.0f})"
+    text += f", {f.verdict}"
     axes.text(1.02, y, text[:48], transform=transform, fontsize=6.5, va="center")
 
 
