@@ -18,7 +18,7 @@ KINDS: dict[str, tuple[str, int]] = {
     "heldout": ("heldout", 1),
     "likelihood": ("density", 1),
     "steps": ("steps", 1),
-    "noise-steps": ("steps", 1),
+    "noise-steps": ("steps", 2),
     "sensitivity": ("sensitivity", 1),
     "history": ("history", 1),
     "neighbours": ("neighbours", 1),

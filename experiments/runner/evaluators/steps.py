@@ -7,26 +7,24 @@ A variant is a solver, a chart, a tolerance, a control of the step and an end ti
 where `blind` says that the solver was not told where the condition jumps. Solvers stop exactly at
 t_min and at the jumps they are told; steps cut short for that are left out of the smallest ones.
 
-`noise_steps` is the control: a "network" that answers one fixed noise e whatever x and t. The flow
-is then x = sigma e + alpha c exactly, so that all that is left of its difficulty is that of the
-coefficients.
+`noise_steps` is the control: a "network" that answers one fixed noise at all x and t, so that all
+that is left of the flow's difficulty is that of its coefficients.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sdeflow.denoiser import Predictor, convert
+from sdeflow.denoiser import Predictor
+from sdeflow.instruments.step_causes import ConstantNoise
 from sdeflow.instruments.step_sizes import Setting, step_study
 from sdeflow.samples import Samples
-from sdeflow.sampling import sample
-from sdeflow.sde import SDE, like
 
 from ..spec import SEEDS
 from .measured import Measured
@@ -80,22 +78,45 @@ def steps(of: Measured, *, count: int, few: bool = False) -> dict[str, Any]:
         as keys "NAME ID". ids; edges: the jumps; and, for the first seed, attempts: by ID, of some
         samples.
     """
-    found: dict[str, Any] = {"ids": [], "edges": list(of.model.breaks)}
+    return _all(of.model, of, variants(bool(of.model.breaks), few), count)
+
+
+def noise_steps(of: Measured, *, count: int, few: bool = False) -> dict[str, Any]:
+    """The same numbers as `steps` for a constant noise, the start of each sample."""
+    usual = {
+        end: [s for s in settings if s.solver == "dopri5" and s.controller == "pi"]
+        for end, settings in variants(False, few).items()
+    }
+    last = 1.0 if of.model.sde.has_signal_at(1.0) else 0.999
+    constant = ConstantNoise.of_starts(of.model.sde, of.shape, count, of.subject.seed, last)
+    return _all(constant, of, usual, count, torch.arange(count))
+
+
+def _all(
+    model: Predictor,
+    of: Measured,
+    runs: Mapping[float, Sequence[Setting]],
+    count: int,
+    label: Tensor | None = None,
+) -> dict[str, Any]:
+    """The settings of each end time on a model, in numbers."""
+    found: dict[str, Any] = {"ids": [], "edges": list(model.breaks)}
     attempts: dict[str, Any] = {}
-    for end, settings in variants(bool(of.model.breaks), few).items():
+    for end, settings in runs.items():
         study = step_study(
-            of.model,
+            model,
             settings,
             of.shape,
             count=count,
             seed=of.subject.seed,
             t_min=end,
+            label=label,
             reference_tolerance=REFERENCE,
         )
         for setting, outcome in zip(settings, study.outcomes, strict=True):
             name = identity(setting, end)
             found["ids"].append(name)
-            found |= _numbers(name, outcome.samples, end, of.model.breaks, outcome.error)
+            found |= _numbers(name, outcome.samples, end, model.breaks, outcome.error)
             if of.subject.seed == SEEDS[0] and _drawn(setting):
                 attempts[name] = _attempts(outcome.samples)
     return {**found, "attempts": attempts}
@@ -150,71 +171,3 @@ def _attempts(samples: Samples) -> dict[str, list[Any]]:
         "time_end": np.asarray(log["time_end"])[mine].tolist(),
         "accepted": np.asarray(log["accepted"])[mine].astype(int).tolist(),
     }
-
-
-class ConstantNoise(Predictor):
-    """eps(x, t) = e, whatever x and t.
-
-    Args:
-        sde: the process.
-        noise: e, the shape of one sample.
-    """
-
-    def __init__(self, sde: SDE, noise: Tensor) -> None:
-        self.sde, self.constant = sde, noise
-        self.prediction = "noise"
-
-    def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
-        """The prediction, in x's shape."""
-        a, b = convert(self.sde, torch.as_tensor(t, dtype=torch.float64), "noise", wanted)
-        return like(a, x) * x + like(b, x) * self.constant.to(x)
-
-
-def noise_steps(of: Measured, *, count: int, few: bool = False) -> dict[str, Any]:
-    """The same numbers as `steps` for a constant noise, the start of each sample; error exact."""
-    sde, found = of.model.sde, dict[str, Any](ids=[], edges=[])
-    attempts: dict[str, Any] = {}
-    generator = torch.Generator().manual_seed(of.subject.seed)
-    starts = torch.randn((count, *of.shape), generator=generator, dtype=torch.float64)
-    for setting, end in _controls(few):
-        parts = []
-        for e in starts:
-            parts.append(_one(sde, e, setting, end))
-        name = identity(setting, end)
-        found["ids"].append(name)
-        rows = [_numbers("", samples, end, (), error) for samples, error in parts]
-        found |= {f"{k.strip()} {name}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
-        if of.subject.seed == SEEDS[0]:
-            logs = [_attempts(samples) for samples, _ in parts[:KEPT]]
-            joined = {k: [v for log in logs for v in log[k]] for k in logs[0]}
-            joined["sample"] = [i for i, log in enumerate(logs) for _ in log["sample"]]
-            attempts[name] = joined
-    return {**found, "attempts": attempts}
-
-
-def _controls(few: bool) -> Iterator[tuple[Setting, float]]:
-    for end, settings in variants(False, few).items():
-        for setting in settings:
-            if setting.solver == "dopri5" and setting.controller == "pi":
-                yield setting, end
-
-
-def _one(sde: SDE, e: Tensor, setting: Setting, end: float) -> tuple[Samples, float]:
-    """One sample of the constant noise e, from x = sigma(1) e, and its error."""
-    samples = sample(
-        ConstantNoise(sde, e),
-        solver=setting.solver,
-        chart=setting.chart,
-        rtol=setting.tolerance,
-        atol=setting.tolerance,
-        controller=setting.controller,
-        t_min=end,
-        noise=e[None],
-        dtype=torch.float64,
-        on_failure="return",
-    )
-    last = samples.settings["t_max"]
-    start = float(sde.prior_scale(last))
-    growth = float(sde.alpha(end) / sde.alpha(last))
-    exact = (float(sde.sigma(end)) + growth * (start - float(sde.sigma(last)))) * e
-    return samples, float((samples.x[0] - exact).square().mean().sqrt())
