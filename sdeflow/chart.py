@@ -135,30 +135,33 @@ class Chart:
             return tau
         if self.clock == "log-time":
             return torch.exp(tau)
+        return self.sde.time_of_log_snr(self.log_snr(tau))
+
+    def log_snr(self, tau: Tensor) -> Tensor:
+        """lambda where the clock is at tau; all clocks but two know it without the process."""
+        if self.clock in ("time", "log-time"):
+            return self.sde.log_snr(self.time(tau))
         if self.clock == "log-snr":
-            log_snr = tau
-        elif self.clock == "noise-ratio":
-            log_snr = -torch.log(tau)
-        elif self.clock == "signal-ratio":
-            log_snr = torch.log(tau)
-        elif self.clock == "banded":
+            return tau
+        if self.clock == "noise-ratio":
+            return -torch.log(tau)
+        if self.clock == "signal-ratio":
+            return torch.log(tau)
+        if self.clock == "banded":
             share = torch.exp(tau)
-            log_snr = torch.log(-torch.expm1(tau)) - torch.log(share - self.knee)
-        elif self.clock == "log-linear":
+            return torch.log(-torch.expm1(tau)) - torch.log(share - self.knee)
+        if self.clock == "log-linear":
             # y + log y = tau + r/R - log R for y = (rho + r)/R: the Wright omega function. Its
             # module takes longer to import than all of the rest of the package.
             from scipy.special import wrightomega
 
             z = tau + (self.knee / self.elbow - math.log(self.elbow))
-            rho = self.elbow * torch.as_tensor(wrightomega(z.numpy())) - self.knee
-            log_snr = -torch.log(rho)
-        elif self.clock == "mixed":
+            return -torch.log(self.elbow * torch.as_tensor(wrightomega(z.numpy())) - self.knee)
+        if self.clock == "mixed":
             # softplus(lambda) = -tau.
-            log_snr = -tau + torch.log(-torch.expm1(tau))
-        else:
-            angle = tau if self.clock == "angle" else torch.exp(tau)
-            log_snr = -torch.log(torch.tan(angle))
-        return self.sde.time_of_log_snr(log_snr)
+            return -tau + torch.log(-torch.expm1(tau))
+        angle = tau if self.clock == "angle" else torch.exp(tau)
+        return -torch.log(torch.tan(angle))
 
     def rate(self, t: Tensor) -> Tensor:
         """k(t) = (d tau/dt) / W; the table in the module's docstring."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -29,6 +30,28 @@ from .denoiser import Predictor, convert
 from .sde import like
 
 __all__ = ["ProbabilityFlow", "ReverseSDE"]
+
+
+class _Place:
+    """What the chart is at times t (B,), each worked out when it is first asked for."""
+
+    def __init__(self, chart: Chart, t: Tensor) -> None:
+        self.chart, self.t = chart, t
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """n = x / u."""
+        return self.chart.weight(self.t)
+
+    @cached_property
+    def mix(self) -> tuple[Tensor, Tensor]:
+        """(a, b) of N = a x + b velocity, in the scale x/std."""
+        # v alpha noise - sigma data by way of the velocity, which both follow from without a
+        # division by alpha or sigma.
+        sde, n = self.chart.sde, self.weight
+        alpha, sigma = sde.alpha(self.t), sde.sigma(self.t)
+        n2 = 1.0 if sde.variance_preserving else alpha * alpha + sigma * sigma
+        return (self.chart.variance - 1) * alpha * sigma / (n2 * n), n / n2
 
 
 class _InChart:
@@ -66,6 +89,14 @@ class _InChart:
         )
         signed = np.asarray(self.breaks) * (1 if self._forward else -1)
         self._signed_breaks = torch.from_numpy(signed.astype(np.float64))
+        self._last: tuple[bytes, _Place] | None = None
+
+    def _at(self, tau: Tensor) -> _Place:
+        """The place at solver times tau (B,); errors are weighed where the field was evaluated."""
+        key = tau.detach().numpy().tobytes()
+        if self._last is None or self._last[0] != key:
+            self._last = key, _Place(self.chart, self.time(tau))
+        return self._last[1]
 
     def time(self, tau: Tensor) -> Tensor:
         """t at solver times tau (B,), on the right side of every break."""
@@ -78,11 +109,8 @@ class _InChart:
 
     def weight(self, tau: np.ndarray) -> np.ndarray:
         """x / u at solver times tau (B,): tolerances are errors in x."""
-        weight: np.ndarray = self.chart.weight(self._times(tau)).numpy()
+        weight: np.ndarray = self._at(torch.from_numpy(tau)).weight.numpy()
         return weight
-
-    def _times(self, tau: np.ndarray) -> Tensor:
-        return self.time(torch.from_numpy(np.asarray(tau, dtype=np.float64)))
 
     def to_chart(self, x: Tensor, t: float) -> Tensor:
         """u = s(t) x."""
@@ -93,29 +121,24 @@ class _InChart:
         t = torch.as_tensor(t, dtype=torch.float64)
         return u * like(self.chart.weight(t), u)
 
-    def _prediction(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    def _prediction(self, x: Tensor, at: _Place, label: Tensor | None) -> Tensor:
         """N of du = N d mu."""
-        chart = self.chart
-        if chart.scale == "x/alpha":
-            return self.denoiser.noise(x, t, label)
-        if chart.scale == "x/sigma":
-            return self.denoiser.data(x, t, label)
-        # v alpha noise - sigma data by way of the velocity, which both follow from without a
-        # division by alpha or sigma.
-        alpha, sigma, n = chart.sde.alpha(t), chart.sde.sigma(t), chart.weight(t)
-        n2 = 1.0 if chart.sde.variance_preserving else alpha * alpha + sigma * sigma
-        a, b = (chart.variance - 1) * alpha * sigma / (n2 * n), n / n2
-        velocity = self.denoiser.velocity(x, t, label)
-        return like(a, x) * x + like(b, x) * velocity
+        scale = self.chart.scale
+        if scale == "x/alpha":
+            return self.denoiser.noise(x, at.t, label)
+        if scale == "x/sigma":
+            return self.denoiser.data(x, at.t, label)
+        a, b = at.mix
+        return like(a, x) * x + like(b, x) * self.denoiser.velocity(x, at.t, label)
 
-    def _flow(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    def _flow(self, x: Tensor, at: _Place, label: Tensor | None) -> Tensor:
         """du/d tau of the probability flow."""
         chart = self.chart
         if chart.scale != "x":
-            return self._prediction(x, t, label) * like(chart.measure_rate(t), x)
+            return self._prediction(x, at, label) * like(chart.measure_rate(at.t), x)
         if chart.sde.variance_preserving:
-            return self.denoiser.velocity(x, t, label) * like(1 / chart.rate(t), x)
-        a, b, out = self._linear(x, t, label)
+            return self.denoiser.velocity(x, at.t, label) * like(1 / chart.rate(at.t), x)
+        a, b, out = self._linear(x, at.t, label)
         return like(a, x) * x + like(b, x) * out
 
     def _linear(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,13 +171,13 @@ class ProbabilityFlow(_InChart):
 
     def __call__(self, tau: Tensor, u: Tensor, label: Tensor | None = None) -> Tensor:
         """du/d tau at tau (B,) float64 on the host, u (B, ...)."""
-        t = self.time(tau)
-        return self._flow(self.from_chart(u, t), t, label)
+        at = self._at(tau)
+        return self._flow(u * like(at.weight, u), at, label)
 
     def prediction(self, tau: Tensor, u: Tensor, label: Tensor | None = None) -> Tensor:
         """N of du = N d mu: the noise (x/alpha), the data (x/sigma) or both (x/std)."""
-        t = self.time(tau)
-        return self._prediction(self.from_chart(u, t), t, label)
+        at = self._at(tau)
+        return self._prediction(u * like(at.weight, u), at, label)
 
 
 class ReverseSDE(_InChart):
@@ -191,10 +214,10 @@ class ReverseSDE(_InChart):
 
     def drift(self, tau: Tensor, u: Tensor, label: Tensor | None = None) -> Tensor:
         """Drift per unit of tau: tau (B,), u (B, ...)."""
-        t = self.time(tau)
-        x = self.from_chart(u, t)
+        at = self._at(tau)
+        t, x = at.t, u * like(at.weight, u)
         if self.eta == 0:
-            return self._flow(x, t, label)
+            return self._flow(x, at, label)
         chart, sde = self.chart, self.chart.sde
         a, b, out = self._linear(x, t, label)
         extra = self.eta**2 * chart.state_scale(t) / (sde.alpha(t) * chart.rate(t))
@@ -203,7 +226,7 @@ class ReverseSDE(_InChart):
 
     def diffusion(self, tau: Tensor) -> Tensor:
         """Diffusion coefficient per root unit of tau: (B,) to (B,), float64 on the host."""
-        t = self.time(tau)
+        t = self._at(tau).t
         sde = self.chart.sde
         spread = torch.sqrt(2 * sde.sigma(t) / (sde.alpha(t) * self.chart.rate(t).abs()))
         return self.eta * self.chart.state_scale(t) * spread

@@ -55,6 +55,9 @@ def _ratio(chart: Chart, tau: Array) -> tuple[Array, Array]:
     if clock == "banded":
         rho = (share - chart.knee) / -np.expm1(tau)
         return rho, (rho + chart.knee) * (1 + rho) / (1 - chart.knee)
+    if clock == "log-linear":
+        rho = np.exp(-chart.log_snr(torch.from_numpy(tau)).numpy())
+        return rho, 1 / (1 / (rho + chart.knee) + 1 / chart.elbow)
     t = chart.time(torch.from_numpy(tau))
     rho = np.exp(-chart.sde.log_snr(t).numpy())
     return rho, np.asarray(chart.sde.wronskian(t) / chart.sde.alpha(t) ** 2 / _speed(chart, t))
