@@ -12,6 +12,7 @@ from .quality import error_by_time
 __all__ = ["draw"]
 
 MAIN = ["baseline", "etsdm", "smooth-0.1"]
+HELD = ["baseline", "smooth-0.1", "smooth-low", "smooth-penalty"]
 SCALES = ["baseline", "smooth-0.02", "smooth-0.05", "smooth-0.1", "smooth-0.2", "smooth-0.5"]
 
 
@@ -27,6 +28,10 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     made["scales"] = (
         steepness(experiment, records, "digits", SCALES, "Scales of smooth time, digits"),
         "Steepness in time for five scales of smooth time.",
+    )
+    made["held-down"] = (
+        steepness(experiment, records, "digits", HELD, "What holds smooth time down, digits"),
+        "Smooth time with a narrower embedding, or with a small penalty on steepness.",
     )
     made["error"] = (
         error_by_time(experiment, records),
