@@ -68,7 +68,7 @@ def lipschitz_figure(study: LipschitzStudy, caption: str = "", space: bool = Fal
             row[0].set_yscale("log")
             if min(levels) == 0:
                 row[0].set_yscale("symlog", linthresh=smallest / 2)
-                row[0].set_ylim(bottom=0)
+                row[0].set_ylim(bottom=-smallest / 10)  # a line at 0 stays clear of the axis
             row[0].set_ylabel("per unit of x" if space else "per unit of t")
             row[0].set_title(prediction)
         for axes, (_, label, _) in zip(grid[-1], AXES_OF_NOISE, strict=True):
