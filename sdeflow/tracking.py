@@ -160,8 +160,8 @@ def _settings(wandb: Any) -> Any:
         "x_transaction_log_flush_interval": 2.0,  # seconds of metrics that a power cut may cost
         "x_save_requirements": False,
     }
-    known = getattr(wandb.Settings, "model_fields", wanted)
-    return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+    known = wandb.Settings()
+    return wandb.Settings(**{n: value for n, value in wanted.items() if hasattr(known, n)})
 
 
 def start_tracking(
