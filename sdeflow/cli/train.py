@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def command(ctx: click.Context, /, dry_run: bool, as_json: bool, **values: Any) 
     from sdeflow.training import train
 
     run = train(config, say=note, progress=False if as_json else None)
+    if os.environ.get("RANK", "0") != "0":  # the first of a launcher's processes alone writes
+        return
     figures = write_run_figures(run.path)
     (info,) = (info for info in list_runs(run.path.parent) if info.path == run.path)
     result = {
