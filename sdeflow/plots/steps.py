@@ -90,6 +90,8 @@ def step_sizes(
             row[0].set_yscale("log")
             row[0].set_ylabel(panel.unit)
             row[0].set_title(panel.label)
+            for axes in row:  # minor ticks of logarithmic axes take as long to draw as all else
+                axes.minorticks_off()
         for axes, (_, label, _) in zip(grid[-1], AXES_OF_NOISE, strict=True):
             axes.set_xlabel(label)
         _step_legend(figure, bool(len(edges)))
