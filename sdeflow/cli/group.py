@@ -127,6 +127,7 @@ def _fail(message: str, code: int) -> NoReturn:
         "steps",
         "lipschitz",
         "partition",
+        "budget",
         "sensitivity",
     ),
     invoke_without_command=True,
