@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from offline import records
 from reliability.workers import TRAIN, assert_same_weights, finish, start, state_of, tiny
 
 KILLS = int(os.environ.get("SDEFLOW_KILLS", "50"))
@@ -89,9 +90,7 @@ def _finished(run: Path) -> bool:
 
 @pytest.mark.slow
 def test_wandbs_record_survives_a_kill(tmp_path: Path) -> None:
-    """What was logged before SIGKILL can be read back, every record with its checksum."""
-    from wandb.sdk.internal.datastore import DataStore
-
+    """What was logged before SIGKILL can be read back record by record, and the run goes on."""
     config = tiny(tmp_path, steps=100_000, wandb="offline", checkpoint_every=50)
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_API_KEY"}
     worker = start(TRAIN.format(config=config.to_dict()), environment)
@@ -109,12 +108,9 @@ def test_wandbs_record_survives_a_kill(tmp_path: Path) -> None:
         time.sleep(0.2)
         if path.stat().st_size == size:
             break
-    store = DataStore()
-    store.open_for_scan(str(path))
-    records = 0
-    while store.scan_data() is not None:
-        records += 1
-    assert records > 4
+    kinds = [record.WhichOneof("record_type") for record in records(path)]
+    assert "history" in kinds  # wandb holds back the last two seconds
+    assert "run" in kinds
     again = config.replace({"steps": state_of(tmp_path / "run")[0] + 5, "resume": "auto"})
     assert finish([start(TRAIN.format(config=again.to_dict()), environment)])[0][0] == 0
     assert len(list((tmp_path / "run").glob("wandb/offline-run-*"))) == 2

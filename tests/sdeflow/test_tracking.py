@@ -2,21 +2,18 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from offline import records
 
 from sdeflow.config import TrainConfig
 from sdeflow.tracking import logged_in, start_tracking, tracking_mode
 from sdeflow.training import read_metrics, train
-
-BLOCK, HEADER = 32768, 7
 
 
 @pytest.fixture(autouse=True)
@@ -24,34 +21,6 @@ def _nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file: protocol buffers in LevelDB's log format.
-
-    After 7 bytes of file header come blocks of 32 KiB of chunks, each a checksum (4 bytes), a
-    length (2) and a type (1): 1 whole, 2 first, 3 middle, 4 last.
-    """
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    place, whole = HEADER, b""
-    while place + HEADER <= len(content):
-        left = BLOCK - place % BLOCK
-        if left < HEADER:
-            place += left
-            continue
-        length, kind = struct.unpack_from("<HB", content, place + 4)
-        if kind == 0:
-            break
-        whole += content[place + HEADER : place + HEADER + length]
-        place += HEADER + length
-        if kind in (1, 4):
-            record = Record()
-            record.ParseFromString(whole)
-            yield record
-            whole = b""
 
 
 def finished(path: Path) -> list[Any]:
