@@ -2,7 +2,7 @@
 #   make demo       install, train on digits, sample with dopri5, say where the pictures are
 #   make test       the test suite          make test-slow    the tests that take minutes too
 #   make lint       ruff and mypy           make test-bench   comparisons with other libraries
-#   make bench      benchmarks              make clean        remove the environment and caches
+#   make bench      benchmarks, beside last make clean        remove the environment and caches
 # PYTHON chooses the interpreter the environment is made from, VENV where it is put.
 
 PYTHON ?= python3
@@ -48,8 +48,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-bench
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/nfe.py --peers
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py --peers
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/record.py
 
 clean:
 	rm -rf $(VENV) .venv-ci .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
