@@ -1,9 +1,9 @@
 """What a solver costs beside the network, in microseconds per evaluation of the field.
 
-The state is 64 x 2 on one thread, the field one small kernel. Time spent in the field, measured in
-a loop of its own, is taken off. Every contestant runs in turn, several rounds over; the figure is
-the least of the rounds, which is what the code costs on a quiet machine, and the spread is that of
-the middle half of the rounds.
+The state is 64 x 2 on one thread, the field one small kernel. Times are the thread's own, which
+other processes disturb less. Time spent in the field, measured in a loop of its own, is taken off.
+Every contestant runs in turn, several rounds over; the figure is the least of the rounds, which is
+what the code costs on a quiet machine, and the spread is that of the middle half of the rounds.
 
     python benchmarks/overhead.py [--peers] [--json] [--rounds N]
 
@@ -52,14 +52,14 @@ class Contestant:
 
     def round(self) -> None:
         """Time one run, and as many calls of what it is measured beside."""
-        begin = time.perf_counter()
+        begin = time.thread_time()
         count = self.run()
-        middle = time.perf_counter()
+        middle = time.thread_time()
         self.seconds.append((middle - begin) / count)
         if self.beside is not None:
             for _ in range(count):
                 self.beside()
-            self.bare.append((time.perf_counter() - middle) / count)
+            self.bare.append((time.thread_time() - middle) / count)
 
     def microseconds(self) -> tuple[float, float, float]:
         """The least, and the quartiles, of the cost per evaluation."""
@@ -151,9 +151,9 @@ class Doubled(torch.nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         out: Tensor = self.network(x, c)
-        begin = time.perf_counter()
+        begin = time.thread_time()
         self.network(x, c)
-        self.bare += time.perf_counter() - begin
+        self.bare += time.thread_time() - begin
         return out
 
 
@@ -177,9 +177,9 @@ def sampling(rounds: int) -> list[tuple[str, np.ndarray]]:
     for _ in range(rounds):
         for name, how in ways.items():
             model.bare = 0.0
-            begin = time.perf_counter()
+            begin = time.thread_time()
             sample(denoiser, noise=noise, solver=name, **how)  # type: ignore[arg-type]
-            whole = time.perf_counter() - begin - model.bare
+            whole = time.thread_time() - begin - model.bare
             found[name].append(whole / model.bare)
     return [(name, np.array(ratios)) for name, ratios in found.items()]
 
