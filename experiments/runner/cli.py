@@ -141,9 +141,9 @@ def _print(experiments: list, jobs: list, runs: Path) -> None:
         kinds = Counter("training" if job.evaluation is None else "evaluation" for job in mine)
         done = sum(job.done for job in mine)
         counted = ", ".join(f"{number} {kind}s" for kind, number in kinds.items())
-        click.echo(f"  {counted}; {done} done; {costs.hours(mine, measure=True):.2f} h left")
-    total = costs.hours(jobs, measure=True)
-    click.echo(f"all: {len(jobs)} jobs, each once; about {total:.1f} h of one worker left")
+        click.echo(f"  {counted}; {done} done; {costs.left(mine, True)} left")
+    left = costs.left(jobs, True)
+    click.echo(f"all: {len(jobs)} jobs, each once; {left} of one worker left")
 
 
 def _report(scale: str, runs: Path, results: Path | None) -> None:

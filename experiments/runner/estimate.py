@@ -35,7 +35,7 @@ PRICES = {  # evaluations of the model a sample, where steps and tolerance do no
     "steps": 5000.0,
     "noise-steps": 5000.0,
     "sensitivity": 300.0,
-    "history": 0.0,
+    "history": 1.0,
     "neighbours": 500.0,
 }
 
@@ -51,8 +51,8 @@ class Costs:
         self.runs = runs
         self._steps: dict[Any, float] = {}
 
-    def hours(self, jobs: Iterable[Job], measure: bool = False) -> float:
-        """Hours of one worker for those of the jobs that are not done.
+    def left(self, jobs: Iterable[Job], measure: bool = False) -> str:
+        """How long one worker needs for those of the jobs that are not done, in words.
 
         Args:
             jobs: all of them, the done ones too: they say what the others will cost.
@@ -65,14 +65,13 @@ class Costs:
                 amount = self._amount(job)
                 known.setdefault(self._like(job), []).append(result["seconds"] / amount)
         price = {key: statistics.median(values) for key, values in known.items()}
-        total = 0.0
+        total, known_all = 0.0, True
         for job in jobs:
             if not job.done:
-                each = price.get(self._like(job))
-                total += (self._guess(job, price, measure) if each is None else each) * (
-                    self._amount(job)
-                )
-        return total / 3600
+                each = price.get(self._like(job)) or self._guess(job, price, measure)
+                known_all &= each > 0
+                total += each * self._amount(job)
+        return f"{'about' if known_all else 'at least'} {total / 3600:.1f} h"
 
     def _like(self, job: Job) -> Any:
         """What a job must share with another one to cost the same per unit."""

@@ -73,8 +73,8 @@ def _others() -> str:
     return (
         "\n## Also here\n\n[configs/case-e.yaml](configs/case-e.yaml): the settings of the "
         "trained network in the solver benchmark (case E); `sdeflow train --config "
-        "experiments/configs/case-e.yaml` repeats it. [exponents.py](exponents.py): how fast exact "
-        "models grow steep on every process, for "
+        "experiments/configs/case-e.yaml` repeats it. [exponents.py](exponents.py): how fast "
+        "exact models grow steep on every process, for "
         "[docs/singularity.md](../docs/singularity.md).\n"
     )
 

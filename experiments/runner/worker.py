@@ -67,9 +67,9 @@ def _try(
             return True
         (job.directory / "failed.json").unlink(missing_ok=True)
     done = sum(other.done for other in jobs)
-    left = Costs(runs).hours(jobs)
+    left = Costs(runs).left(jobs)
     say(
         f"[{done}/{len(jobs)}] {job.label()} ({', '.join(job.experiments)}): "
-        f"{result['seconds']:.0f} s; about {left:.1f} h of one worker left"
+        f"{result['seconds']:.0f} s; {left} of one worker left"
     )
     return True

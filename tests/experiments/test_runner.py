@@ -24,8 +24,8 @@ from experiments.runner.work import do
 from sdeflow.config import TrainConfig
 
 PLANE = TrainConfig(
-    data="mixture", size="tiny", steps=150, batch_size=8, lr=1e-3, flips=False,
-    precision="fp32", seed=10, checkpoint_every=10,
+    data="mixture", size="tiny", steps=40, batch_size=256, lr=1e-3, flips=False,
+    precision="fp32", seed=10, checkpoint_every=20,
 )  # fmt: skip
 
 
@@ -129,13 +129,13 @@ def test_a_training_killed_on_the_way_is_gone_on_with(tmp_path: Path) -> None:
     found = read_result(job.directory)
     assert found is None
     before = json.loads((job.directory / "run/checkpoints/latest.json").read_text())["step"]
-    assert 0 < before < 150
+    assert 0 < before < 40
     with locked(job.directory / "lock") as free:
         assert free
         do(job, tmp_path)
     result = read_result(job.directory)
     assert result is not None
-    assert result["values"]["steps"] == 150
+    assert result["values"]["steps"] == 40
     assert [path.name for path in job.directory.iterdir() if path.is_dir()] == ["run"]
 
 
