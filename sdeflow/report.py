@@ -233,7 +233,7 @@ def write_step_study(
         f"are root mean squares against {reference.settings['solver']} at tolerance "
         f"{reference.settings['rtol']:g}."
     )
-    files = {}
+    files: dict[str, Path] = {}
     if causes is not None:
         files |= _write_causes(causes, directory, caption, svg, exact)
     for name, in_time in (("steps", True), ("variable", False)):

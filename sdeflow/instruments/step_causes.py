@@ -110,8 +110,11 @@ def cause_study(
     others: dict[str, Predictor | None] = {"exact": exact, "constant noise": constant}
     known = {name: field for name, field in others.items() if field is not None}
     studies = {"model": study}
+
+    def part(index: int) -> Callable[[float], None] | None:
+        return progress and (lambda done: progress((index + done) / len(known)))
+
     for index, (name, field) in enumerate(known.items()):
-        share = progress and (lambda part, i=index: progress((i + part) / len(known)))
         studies[name] = step_study(
             field,
             settings,
@@ -122,6 +125,6 @@ def cause_study(
             t_max=done["t_max"],
             label=torch.arange(count) if field is constant else None,
             reference_tolerance=done["rtol"],
-            progress=share,
+            progress=part(index),
         )
     return CauseStudy(studies)

@@ -11,14 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from .steps import StepPanel, edges_on, steps_passing
 from .style import AXES_OF_NOISE, STYLE, captioned
 
 __all__ = ["step_causes"]
 
-# Line, and mark of rejected attempts: told apart by weight and dash, without colour.
-LOOKS = (("0.0", "-", 1.4, "x"), ("0.35", "--", 1.1, "+"), ("0.5", ":", 1.6, "1"))
+# Line, and mark of rejected attempts: told apart by weight and dash, without colour. (matplotlib
+# names its dashes by a literal type.)
+LOOKS: Any = (("0.0", "-", 1.4, "x"), ("0.35", "--", 1.1, "+"), ("0.5", ":", 1.6, "1"))
 ROW, TABLE_ROW = 2.35, 0.18  # inches
 
 
@@ -118,7 +120,7 @@ def _table(
         cellLoc="left",
         colLoc="left",
         edges="horizontal",
-        bbox=(0, 0, 1, 0.9),
+        bbox=Bbox.from_bounds(0, 0, 1, 0.9),
     )
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)

@@ -107,9 +107,9 @@ class Diagnostics:
 
     def diagnose(self, denoiser: Denoiser, average: Denoiser) -> Diagnosis:
         """Look at the network being trained (its gradients) and at its average (K)."""
-        gradients = self._gradients(denoiser)
+        norm, variance, noise = self._gradients(denoiser)
         if not self.times:
-            return Diagnosis(*gradients, (), (), (), ())
+            return Diagnosis(norm, variance, noise, (), (), (), ())
         study = lipschitz_study(
             average,
             self.data,
@@ -122,9 +122,11 @@ class Diagnostics:
             batch_size=self.batch_size,
             seed=seed_of(self.seed, "steepness"),
         )
-        keys = ("mean", "error", "crosses")
-        k = (tuple(row[key] for row in study.curve) for key in keys)
-        return Diagnosis(*gradients, *k, tuple(row["mean"] for row in study.jumps))
+        k, error, crosses = (
+            tuple(row[key] for row in study.curve) for key in ("mean", "error", "crosses")
+        )
+        jumps = tuple(row["mean"] for row in study.jumps)
+        return Diagnosis(norm, variance, noise, k, error, crosses, jumps)
 
     def metrics(self, found: Diagnosis) -> dict[str, Any]:
         """A diagnosis as a line of ``metrics.jsonl``."""
