@@ -119,6 +119,7 @@ def _fail(message: str, code: int) -> NoReturn:
     cls=CommandGroup,
     modules=(
         "train",
+        "plan",
         "sample",
         "evaluate",
         "likelihood",
