@@ -10,7 +10,8 @@ what the code costs on a quiet machine, and the spread is that of the middle hal
 `brownian_ratio` is the time of one sequential Brownian increment at 64 x 784 over that of
 `torch.randn` of the shape. `sampling_ratio` is the time of `sdeflow.sample` over that of its calls
 of the network alone, for 64 samples and the small U-Net on 28 x 28: every call is followed by a
-bare one on the same input, which is taken off and compared with. The largest of three samplers.
+bare one on the same input, and compared with it (median); to this comes what is spent outside the
+network. The largest of three samplers.
 """
 
 from __future__ import annotations
@@ -141,19 +142,21 @@ def brownian(size: int, peers: bool) -> tuple[Contestant, list[Contestant]]:
 
 
 class Doubled(torch.nn.Module):
-    """A network that answers, then runs once more on the same input, and times that run."""
+    """A network that answers, then runs once more on the same input, and times both."""
 
     condition_dtype = torch.float64
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
-        self.network, self.bare = network, 0.0
+        self.network = network
+        self.seconds: list[tuple[float, float]] = []
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        out: Tensor = self.network(x, c)
         begin = time.thread_time()
+        out: Tensor = self.network(x, c)
+        middle = time.thread_time()
         self.network(x, c)
-        self.bare += time.thread_time() - begin
+        self.seconds.append((middle - begin, time.thread_time() - middle))
         return out
 
 
@@ -176,11 +179,13 @@ def sampling(rounds: int) -> list[tuple[str, np.ndarray]]:
     network(noise, torch.ones(BATCH, dtype=torch.float64))
     for _ in range(rounds):
         for name, how in ways.items():
-            model.bare = 0.0
+            model.seconds.clear()
             begin = time.thread_time()
             sample(denoiser, noise=noise, solver=name, **how)  # type: ignore[arg-type]
-            whole = time.thread_time() - begin - model.bare
-            found[name].append(whole / model.bare)
+            whole = time.thread_time() - begin
+            inside, bare = np.array(model.seconds).T
+            beside = (whole - inside.sum() - bare.sum()) / bare.sum()
+            found[name].append(float(np.median(inside / bare)) + beside)
     return [(name, np.array(ratios)) for name, ratios in found.items()]
 
 
