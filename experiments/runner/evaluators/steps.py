@@ -5,7 +5,8 @@ A variant is a solver, a chart, a tolerance, a control of the step and an end ti
     SOLVER CHART TOLERANCE T_MIN CONTROL [blind]
 
 where `blind` says that the solver was not told where the condition jumps. Solvers stop exactly at
-t_min and at the jumps they are told; steps cut short for that are left out of the smallest ones.
+t_min and at the jumps they are told; steps cut short for that are left out of the smallest ones,
+as are those begun above t = 0.5, where steps still grow from the first guess.
 
 `noise_steps` is the control: a "network" that answers one fixed noise at all x and t, so that all
 that is left of the flow's difficulty is that of its coefficients.
@@ -35,6 +36,7 @@ CHARTS = ("x/time", "x/log-snr", "x/alpha/noise-ratio")
 TOLERANCES = (1e-2, 1e-3, 1e-4)
 ENDS = (1e-3, 1e-4, 1e-5)
 KEPT = 8  # samples of which every attempt is kept
+SETTLED = 0.5  # time from which on steps have forgotten the first guess
 REFERENCE = 1e-6  # tolerance of the solution that errors are measured against
 
 
@@ -139,9 +141,10 @@ def _numbers(
     # Cut short: the step ends where the solver had to stop.
     ends = np.array([end, *(breaks if samples.settings["breaks"] else ())])
     cut = np.isclose(stop[:, None], ends, rtol=1e-9, atol=0.0).any(1)
+    late = begin < SETTLED
     smallest, where = [], []
     for number in range(count):
-        mine = np.flatnonzero((np.asarray(log["sample"]) == number) & good & ~cut)
+        mine = np.flatnonzero((np.asarray(log["sample"]) == number) & good & ~cut & late)
         if len(mine):
             size = np.abs(stop[mine] - begin[mine])
             smallest.append(size.min())

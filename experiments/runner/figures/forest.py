@@ -64,7 +64,8 @@ def _line(axes, f: Finding, y: float, reach: float) -> None:  # type: ignore[no-
     clip = lambda value: math.exp(max(-reach, min(reach, value)))  # noqa: E731
     mark, colour = LOOKS.get(f.verdict, ("o", "0.35"))
     filled = colour if f.verdict in LOOKS else "white"
-    axes.plot([clip(f.paired.low), clip(f.paired.high)], [y, y], color=colour, linewidth=1)
+    if math.isfinite(f.paired.low):
+        axes.plot([clip(f.paired.low), clip(f.paired.high)], [y, y], color=colour, linewidth=1)
     axes.plot([clip(v) for v in f.paired.each], [y] * len(f.paired.each), ".", color="0.6",
               markersize=3, zorder=3)  # fmt: skip
     axes.plot(clip(f.paired.value), y, mark, color=colour, markerfacecolor=filled, markersize=5,
@@ -81,4 +82,7 @@ def _line(axes, f: Finding, y: float, reach: float) -> None:  # type: ignore[no-
 
 
 def _short(f: Finding) -> str:
-    return "blind" if f.against.endswith(" blind") else f.against
+    """What is compared with; of a metric's ID only what follows its name."""
+    if f.against.endswith(" blind"):
+        return "blind"
+    return f.against if f.evaluation != "steps" else f.against.partition(" ")[2] or f.against

@@ -24,6 +24,7 @@ CHARTS = {
     "x/log-snr": "clock: log-SNR",
     "x/alpha/noise-ratio": "x/alpha, clock: sigma/alpha",
 }
+SHORT = {"x/time": "time", "x/log-snr": "log-SNR", "x/alpha/noise-ratio": "sigma/alpha", "own": ""}
 # Title, arm, evaluation, and what is added to the ID of a variant.
 ROWS = (
     ("a constant noise: the coefficients alone", "constant", "noise-steps", ""),
@@ -77,6 +78,7 @@ def _profiles(experiment: Experiment, records: Records, problem: str) -> Figure 
     figure, grid = panels(
         experiment, len(rows), 3, caption, height=1.85, sharex=True, sharey=True, width=10.5
     )
+    figure.subplots_adjust(wspace=0.06)
     with rc_context(STYLE):
         for (title, arm, evaluation, told), line in zip(rows, grid, strict=True):
             found = _found(records, problem, arm, evaluation)
@@ -137,9 +139,9 @@ COSTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[str, str], s
      ("0.001", "0.0001", "1e-05"), lambda c, v: f"dopri5 {c} 0.001 {v} pi"),
     ("controller", ("x/time", "x/log-snr"), ("i", "pi", "pid"),
      lambda c, v: f"dopri5 {c} 0.001 0.001 {v}"),
-    ("SDE: tolerance (stochastic Heun)", ("x/time", "x/log-snr"), ("0.05", "0.02"),
+    ("SDE, by tolerance", ("x/time", "x/log-snr"), ("0.05", "0.02"),
      lambda c, v: f"stochastic-heun {c} {v} 0.001 pi"),
-    ("other solvers, own chart", ("own",), ("bosh3", "tsit5", "adams"),
+    ("other solvers", ("own",), ("bosh3", "tsit5", "adams"),
      lambda c, v: f"{v} {c} 0.001 0.001 pi"),
 )  # fmt: skip
 
@@ -165,10 +167,10 @@ def _costs(experiment: Experiment, records: Records, problem: str) -> Figure | N
                 for value in values:
                     _mark(axes, records, problem, name(chart, value), place)
                     ticks.append(place)
-                    names.append(value)
+                    names.append(_exponent(value))
                     place += 1
                 axes.text(
-                    place - len(values) / 2 - 0.5, -0.13, chart.removeprefix("x/"), ha="center",
+                    place - len(values) / 2 - 0.5, -0.13, SHORT[chart], ha="center",
                     transform=axes.get_xaxis_transform(), fontsize=7.5,
                 )  # fmt: skip
                 place += 0.6
@@ -184,6 +186,15 @@ def _costs(experiment: Experiment, records: Records, problem: str) -> Figure | N
         once = dict(zip(labels, handles, strict=True))
         figure.legend(once.values(), once.keys(), loc="upper right", ncols=len(once))
     return figure
+
+
+def _exponent(value: str) -> str:
+    """A power of ten as short as it gets; other values as they are."""
+    try:
+        power = np.log10(float(value))
+    except ValueError:
+        return value
+    return f"1e{power:.0f}" if abs(power - round(power)) < 1e-9 else value
 
 
 def _mark(axes: Axes, records: Records, problem: str, name: str, place: float) -> None:
@@ -210,7 +221,7 @@ def _smallest(experiment: Experiment, records: Records, problem: str) -> Figure 
     mine = [r for r in records if r["problem"] == problem]
     caption = (
         f"dopri5, tolerance 0.001, {seeds_of(mine)}: median over samples of the smallest accepted "
-        "step that was not cut short, a mark per seed and end time (vertical lines)."
+        "step begun below t = 0.5 and not cut short; a mark per seed and end time (lines)."
     )
     figure, grid = panels(experiment, 1, 3, caption, height=2.6, sharex=True, sharey=True)
     with rc_context(STYLE):
