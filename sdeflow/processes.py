@@ -105,7 +105,7 @@ def local_device(device: torch.device) -> torch.device:
     import torch
 
     local = os.environ.get("LOCAL_RANK")
-    if device.type != "cuda" or device.index is not None or local is None:
+    if str(device) != "cuda" or local is None:  # "cuda:1" has been chosen by the user
         return device
     return torch.device("cuda", int(local) % torch.cuda.device_count())
 
