@@ -60,6 +60,7 @@ def build_network(
         embedding=config.embedding,
         embedding_scale=config.embedding_scale,
         image_channels=data_shape[0] if config.super_resolution else 0,
+        checkpointing=config.checkpointing,
     )
 
 

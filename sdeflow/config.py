@@ -190,6 +190,10 @@ class TrainConfig:
         auto="by the number of steps",
     )
     precision: str = option("auto", "arithmetic inside the network", choices=PRECISIONS)
+    checkpointing: bool = option(
+        False,
+        "recompute the U-Net's blocks in the backward pass: less memory, a third more time",
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     seed: int = option(0, "seed of every random draw")
     checkpoint_every: int | None = option(

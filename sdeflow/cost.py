@@ -65,7 +65,7 @@ def step_flops(network: nn.Module, shape: tuple[int, ...]) -> float:
     """FLOPs of a training step on one sample; the network must be on the meta device."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(*_inputs(shape, 1, "meta"))
-    return 3.0 * counter.get_total_flops()
+    return 3 * float(counter.get_total_flops())
 
 
 def kept_bytes(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:

@@ -106,6 +106,8 @@ def make_network(
     low, high = CONDITION_BANDS[condition]
     band = (low, high * embedding_scale)
     if network == "mlp" or (network == "auto" and len(shape) != 3):
+        if checkpointing:
+            raise ValueError("checkpointing: only the U-Net has it; leave it out for a perceptron")
         if image_channels:
             raise ValueError("network = 'mlp' takes no image beside x: use 'unet'")
         preset = PRESETS["small" if size == "auto" else size]
