@@ -2,7 +2,7 @@
 
     results/SCALE/NAME.json   a record per evaluation: problem, arm, seed, evaluation, key,
                               training (its key), values
-    results/SCALE/NAME.csv    the single numbers among the values, a row each
+    results/SCALE/NAME.csv    the single numbers among the values but floors, a row each
 
 Records are merged by key into those that are there: results of several machines add up.
 """
@@ -19,11 +19,12 @@ from sdeflow.plots import write_csv
 
 from .evaluators import version_of
 from .jobs import read_result
-from .spec import Experiment
+from .spec import SEEDS, Experiment
 
 __all__ = ["collect", "load_results"]
 
 DIGITS = 6
+PICTURED = ("fast", "conditional")  # experiments that show samples, of the first seed
 
 
 def collect(experiments: Sequence[Experiment], runs: Path, results: Path) -> list[Path]:
@@ -39,12 +40,15 @@ def collect(experiments: Sequence[Experiment], runs: Path, results: Path) -> lis
             wanted.add(identity)
             result = read_result(runs / place / key) if identity not in before else None
             if result is not None:
+                values = dict(result["values"])
+                if about["seed"] != SEEDS[0] or experiment.name not in PICTURED:
+                    values.pop("tiles", None)
                 kept = {
                     "evaluation": name,
                     "key": key,
                     "kind": result["kind"],
                     "seconds": result["seconds"],
-                    "values": result["values"],
+                    "values": values,
                 }
                 records[identity] = _rounded({**about, **kept})
         # What the experiment no longer asks for goes.
@@ -97,12 +101,12 @@ def load_results(path: Path) -> list[dict[str, Any]]:
 
 
 def _table(records: Sequence[dict[str, Any]], path: Path) -> Path:
-    names = ("problem", "arm", "seed", "training", "evaluation", "key")
+    names = ("problem", "arm", "seed", "evaluation", "key")
     rows = [
         (*(record[name] for name in names), metric, value)
         for record in records
         for metric, value in record["values"].items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, (int, float)) and not metric.endswith("_floor")
     ]
     columns = zip((*names, "metric", "value"), zip(*rows, strict=True), strict=True)
     return write_csv(path, {name: list(map(str, values)) for name, values in columns})

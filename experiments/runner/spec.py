@@ -33,6 +33,7 @@ __all__ = [
     "NAMES",
     "ROOT",
     "SCALES",
+    "SEEDS",
     "Evaluation",
     "Experiment",
     "Subject",

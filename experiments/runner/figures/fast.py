@@ -11,13 +11,14 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from .common import arms_of, panels, pick, plain, seeds_of, style
+from .pictures import pictures
 
 __all__ = ["draw"]
 
 FAMILIES = {
-    "DDIM, steps equal in time": ("ddim-5", "ddim-10", "ddim-20", "ddim-50"),
-    "DPM-Solver++ 2M, equal in log-SNR": ("dpmpp-5", "dpmpp-10", "dpmpp-20", "dpmpp-50"),
-    "DPM-Solver++ 2M, equal in time": ("dpmpp-time-10", "dpmpp-time-20"),
+    "DDIM, time grid": ("ddim-5", "ddim-10", "ddim-20", "ddim-50"),
+    "DPM-Solver++ 2M, log-SNR grid": ("dpmpp-5", "dpmpp-10", "dpmpp-20", "dpmpp-50"),
+    "DPM-Solver++ 2M, time grid": ("dpmpp-time-10", "dpmpp-time-20"),
     "adaptive dopri5": ("adaptive-loose", "adaptive"),
 }
 
@@ -43,7 +44,12 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             axes.set_xlabel("evaluations a sample")
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=len(labels))
-    return {"curves": (figure, "Fréchet distance of samples against evaluations.")}
+    made = {"curves": (figure, "Fréchet distance of samples against evaluations.")}
+    for problem in problems:
+        shown = pictures(experiment, records, problem, ("ddim-10", "dpmpp-20"))
+        if shown is not None:
+            made[f"samples-{problem}"] = (shown, f"Samples of each arm on {problem}.")
+    return made
 
 
 def _family(axes, records: Records, problem: str, evaluations: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
