@@ -170,11 +170,10 @@ def _row(f: Finding) -> str:
     effect = "" if f.paired.effect is None else f"{f.paired.effect:+.1f}"
     floor = "" if f.floor is None else _number(f.floor, signed=False)
     a, b = (_number(v, signed=False) if v is not None else "" for v in (f.a, f.b))
+    count = len(f.seeds)
+    told = f.verdict if f.verdict.startswith(INCOMPLETE) else f"{f.verdict} ({count} seeds)"
     measured = f"{f.evaluation}: {f.metric}, {f.arm} against {f.against}"
-    return (
-        f"| {f.problem} | {measured} | {a} | {b} | {change} | {effect} | {floor} | "
-        f"{f.verdict} ({len(f.seeds)} seeds) |"
-    )
+    return f"| {f.problem} | {measured} | {a} | {b} | {change} | {effect} | {floor} | {told} |"
 
 
 def _number(value: float, signed: bool = True) -> str:
