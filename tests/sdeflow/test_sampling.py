@@ -55,6 +55,21 @@ def test_flow_samples_match_the_closed_form(name: str, chart: str) -> None:
 
 
 @pytest.mark.parametrize("name", SDES)
+def test_adams_starts_where_the_ratio_is_finite(name: str) -> None:
+    """Cosine and trigonometric schedules have alpha(1) = 0, where its weights are infinite."""
+    oracle = gaussian(SDES[name])
+    noise, _ = starts(oracle, 16, 1.0)
+    out = sample(oracle, noise=noise, dtype=torch.float64, solver="adams", rtol=1e-5, atol=1e-5)
+    t_max = out.settings["t_max"]
+    exact = oracle.flow(noise * oracle.sde.prior_scale(t_max), t_max, 1e-3)
+    # A step's error is accepted up to six times the tolerance 1e-5 (1 + |x|).
+    steps = int(out.log.steps.max())
+    limit = 6e-5 * (1 + float(exact.abs().max())) * steps
+    assert bool(out.ok.all())
+    assert float((out.x - exact).abs().max()) < limit
+
+
+@pytest.mark.parametrize("name", SDES)
 def test_reverse_sde_samples_have_the_moments(name: str) -> None:
     """Euler-Maruyama's bias at 400 steps is below a standard error of 4,000 samples."""
     oracle = gaussian(SDES[name])
