@@ -25,7 +25,10 @@ def _short(value: float) -> str:
 
 
 @click.command("plan")
-@click.option("--size", type=click.Choice(SIZES), default="auto", help="Size of the network.")
+@click.option(
+    "--size", type=click.Choice(SIZES), default="auto", show_default=True,
+    help="Size of the network.",
+)  # fmt: skip
 @click.option(
     "--data-shape", default="3x256x256", callback=_shape, show_default=True,
     help="Shape of one sample: channels x height x width, or features.",
@@ -37,7 +40,10 @@ def _short(value: float) -> str:
     "--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True,
     help="Arithmetic inside the network.",
 )  # fmt: skip
-@click.option("--checkpointing", is_flag=True, help="Recompute blocks in the backward pass.")
+@click.option(
+    "--checkpointing", is_flag=True, show_default=True,
+    help="Recompute blocks in the backward pass.",
+)  # fmt: skip
 @common
 def command(
     size: str,

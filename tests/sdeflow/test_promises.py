@@ -26,7 +26,7 @@ from solvers import odeint
 ORDERS = {"heun": (2, 16), "rk4": (4, 8), "ab-2": (2, 32)}
 
 
-@pytest.mark.parametrize(("scale", "clock"), itertools.product(SCALES, CLOCKS))
+@pytest.mark.parametrize(("scale", "clock"), [*itertools.product(SCALES, CLOCKS)])
 def test_order_in_every_chart(scale: str, clock: str) -> None:
     """Equal steps of the chart's clock on an interval on which no clock is stiff."""
     sde = make_sde()
