@@ -52,7 +52,11 @@ class Contestant:
     bare: list[float] = field(default_factory=list)
 
     def round(self) -> None:
-        """Time one run, and as many calls of what it is measured beside."""
+        """Time one run, and as many calls of what it is measured beside.
+
+        An untimed run comes first: what ran before has left caches and memory to its own liking.
+        """
+        self.run()
         begin = time.thread_time()
         count = self.run()
         middle = time.thread_time()
