@@ -6,12 +6,17 @@ What one option alone may be is said by `sdeflow.config`; here is what two of th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING
+
+from .options import flag
 
 if TYPE_CHECKING:
     from .config import TrainConfig
 
 __all__ = ["conflicts"]
+
+_SHARING = ("etsdm_threshold", "etsdm_intervals", "etsdm_edges", "etsdm_at")
 
 
 def conflicts(config: TrainConfig) -> Iterator[str]:
@@ -41,6 +46,14 @@ def conflicts(config: TrainConfig) -> Iterator[str]:
             "--diagnostics with --super-resolution: they measure networks that are given x and "
             "the time alone; leave one of them out"
         )
+    default = {field.name: field.default for field in fields(config)}
+    for names, used, what, remedy in (
+        (_SHARING, config.etsdm or config.shared_noise, "E-TSDM", "--etsdm"),
+        (("smooth_scale",), config.condition == "smooth", "smooth time", "--condition smooth"),
+    ):
+        for name in names:
+            if not used and getattr(config, name) != default[name]:
+                yield f"{flag(name)} without {what} does nothing: add {remedy}"
     if config.shared_noise:
         for name, there in (
             ("--etsdm", config.etsdm),

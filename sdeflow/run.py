@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import SHARING, TrainConfig, nearest
-from .options import flag, unknown
+from .options import unknown
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
@@ -77,10 +77,9 @@ class Run:
             raise ValueError(
                 "this run was trained at shared noise levels: it can be told nothing else of time"
             )
+        if not values.get("etsdm", True):  # how time was shared in training no longer matters
+            values = {f.name: f.default for f in fields(TrainConfig) if f.name in SHARING} | values
         config = self.config.replace(values)
-        if not config.etsdm and set(values) != {"etsdm"}:
-            name = next(name for name in values if name != "etsdm")
-            raise ValueError(f"{flag(name)} without E-TSDM does nothing: add --etsdm")
         conditioning = build_conditioning(config, self.denoiser.sde)
         return replace(self, config=config, denoiser=self.denoiser.told(conditioning))
 

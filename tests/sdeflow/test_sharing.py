@@ -46,6 +46,7 @@ def test_a_run_told_otherwise(runs: dict[bool, Run], trained: bool) -> None:
 def test_the_sharing_can_be_another_one(runs: dict[bool, Run]) -> None:
     other = runs[True].told({"etsdm_intervals": 2, "etsdm_threshold": 0.4})
     assert other.denoiser.breaks == (0.2, 0.4)
+    assert other.told({"etsdm": False}).denoiser.breaks == ()
 
 
 @pytest.mark.parametrize(
