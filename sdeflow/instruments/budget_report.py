@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plots import AXES_OF_NOISE, LINES, STYLE, captioned, save, write_csv
+from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
 from .budget import Budget
 
 __all__ = ["budget_figure", "write_budget"]
@@ -34,13 +34,7 @@ def budget_figure(budget: Budget, predictions: Rows, caption: str = "") -> Figur
     causes = list(dict.fromkeys(row["cause"] for row in budget.parts))
     rows = 2 if predictions else 1
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 0.5 + 2.6 * rows, caption)
-        grid = figure.subplots(rows, 3, sharex="col", sharey="row", squeeze=False)
-        height = figure.get_size_inches()[1]
-        figure.subplots_adjust(
-            left=0.075, right=0.985, top=1 - 0.35 / height, bottom=bottom + 0.45 / height,
-            wspace=0.06, hspace=0.28,
-        )  # fmt: skip
+        figure, grid, _ = panel_rows(rows, 0.5 + 2.6 * rows, caption, head=0.35, gap=0.28)
         sums = {row["cause"]: row["rms"] for row in budget.causes}
         for index, cause in enumerate(causes):
             mine = [row for row in budget.parts if row["cause"] == cause]

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plots import AXES_OF_NOISE, LINES, STYLE, captioned, save, write_csv
+from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
 from .lipschitz import JUMP_STEP, OF_SPACE, LipschitzStudy
 from .lipschitz_report import NAMES
 
@@ -44,17 +44,7 @@ def comparison_figure(studies: Mapping[str, LipschitzStudy], caption: str = "") 
     if not keys:
         raise ValueError("the studies hold nothing to draw: measure a derivative or a step")
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 0.6 + 2.5 * len(keys), caption)
-        grid = figure.subplots(len(keys), 3, sharex="col", sharey="row", squeeze=False)
-        height = figure.get_size_inches()[1]
-        figure.subplots_adjust(
-            left=0.075,
-            right=0.985,
-            top=1 - 0.6 / height,
-            bottom=bottom + 0.45 / height,
-            wspace=0.06,
-            hspace=0.22,
-        )
+        figure, grid, _ = panel_rows(len(keys), 0.6 + 2.5 * len(keys), caption)
         for (prediction, quantity, step), row in zip(keys, grid, strict=True):
             levels: list[float] = []
             for index, (name, study) in enumerate(studies.items()):

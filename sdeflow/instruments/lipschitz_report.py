@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plots import AXES_OF_NOISE, LINES, STYLE, captioned, save, write_csv
+from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
 from .lipschitz import JUMP_STEP, OF_SPACE, LipschitzStudy
 from .power_law import Exponent
 
@@ -46,17 +46,7 @@ def lipschitz_figure(study: LipschitzStudy, caption: str = "", space: bool = Fal
     if not predictions:
         raise ValueError("the study holds nothing to draw: measure a derivative or a step")
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 0.6 + 2.35 * len(predictions), caption)
-        grid = figure.subplots(len(predictions), 3, sharex="col", sharey="row", squeeze=False)
-        height = figure.get_size_inches()[1]
-        figure.subplots_adjust(
-            left=0.075,
-            right=0.985,
-            top=1 - 0.6 / height,
-            bottom=bottom + 0.45 / height,
-            wspace=0.06,
-            hspace=0.22,
-        )
+        figure, grid, _ = panel_rows(len(predictions), 0.6 + 2.35 * len(predictions), caption)
         for prediction, row in zip(predictions, grid, strict=True):
             mine = [r for r in rows if r["prediction"] == prediction]
             jumps = [] if space else [j for j in study.jumps if j["prediction"] == prediction]

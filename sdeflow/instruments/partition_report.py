@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..plots import AXES_OF_NOISE, LINES, STYLE, captioned, save, write_csv
+from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
 from .partition_study import PartitionStudy
 from .shared_bias import PREDICTORS, BiasStudy
 
@@ -26,13 +26,7 @@ def partition_figure(study: PartitionStudy, caption: str = "") -> Figure:
     there, where it is larger than the jump.
     """
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 3.2, caption)
-        panels = figure.subplots(1, 3, sharey=True)
-        height = figure.get_size_inches()[1]
-        figure.subplots_adjust(
-            left=0.075, right=0.985, top=1 - 0.4 / height, bottom=bottom + 0.45 / height,
-            wspace=0.06,
-        )  # fmt: skip
+        figure, (panels,), _ = panel_rows(1, 3.2, caption, head=0.4)
         for axes, (name, label, scale) in zip(panels, AXES_OF_NOISE, strict=True):
             key = "t" if name == "time" else name
             for index, way in enumerate(study.spacings):
@@ -62,13 +56,9 @@ def bias_figure(study: BiasStudy, intervals: int, caption: str = "") -> Figure:
     thresholds = list(dict.fromkeys(row["threshold"] for row in study.rows))
     spacings = list(dict.fromkeys(row["spacing"] for row in study.rows))
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 0.6 + 2.6 * len(thresholds), caption)
-        grid = figure.subplots(len(thresholds), 3, sharey="row", squeeze=False)
-        height = figure.get_size_inches()[1]
-        figure.subplots_adjust(
-            left=0.075, right=0.985, top=1 - 0.6 / height, bottom=bottom + 0.45 / height,
-            wspace=0.06, hspace=0.42,
-        )  # fmt: skip
+        figure, grid, _ = panel_rows(
+            len(thresholds), 0.6 + 2.6 * len(thresholds), caption, gap=0.42, sharex=False
+        )
         for threshold, row in zip(thresholds, grid, strict=True):
             for index, spacing in enumerate(spacings):
                 colour, dash = LINES[index % len(LINES)]

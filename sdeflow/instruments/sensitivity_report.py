@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plots import AXES_OF_NOISE, LINES, STYLE, captioned, save, write_csv
+from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
 from .sensitivity import SensitivityStudy
 
 __all__ = ["sensitivity_figure", "write_sensitivity"]
@@ -41,17 +41,7 @@ def sensitivity_figure(
     if not keys:
         raise ValueError("the study holds nothing to draw")
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 0.6 + 2.2 * len(keys), caption)
-        grid = figure.subplots(len(keys), 3, sharex="col", sharey="row", squeeze=False)
-        height = figure.get_size_inches()[1]
-        figure.subplots_adjust(
-            left=0.075,
-            right=0.985,
-            top=1 - 0.6 / height,
-            bottom=bottom + 0.45 / height,
-            wspace=0.06,
-            hspace=0.25,
-        )
+        figure, grid, _ = panel_rows(len(keys), 0.6 + 2.2 * len(keys), caption, gap=0.25)
         for (perturbed, answer), row in zip(keys, grid, strict=True):
             mine = [r for r in study.rows if (r["perturbed"], r["answer"]) == (perturbed, answer)]
             for axes, (on, _, scale) in zip(row, AXES_OF_NOISE, strict=True):

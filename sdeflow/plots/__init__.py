@@ -17,6 +17,7 @@ from .style import (
     PIXELS,
     STYLE,
     captioned,
+    panel_rows,
     save,
     write_csv,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "binned_loss",
     "captioned",
     "loss_curves",
+    "panel_rows",
     "sample_grid",
     "save",
     "step_causes",

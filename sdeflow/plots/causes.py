@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
 from .steps import StepPanel, edges_on, steps_passing
-from .style import AXES_OF_NOISE, STYLE, captioned
+from .style import AXES_OF_NOISE, STYLE, panel_rows
 
 __all__ = ["step_causes"]
 
@@ -50,16 +50,9 @@ def step_causes(
         raise ValueError("rows is empty: give at least one setting to draw")
     with rc_context(STYLE):
         room = TABLE_ROW * (len(table) + 1) + 0.35
-        figure, bottom = captioned(10.5, 0.75 + ROW * len(rows) + room, caption)
-        height = figure.get_size_inches()[1]
-        grid = figure.subplots(len(rows), 3, sharex="col", sharey="all", squeeze=False)
-        figure.subplots_adjust(
-            left=0.075,
-            right=0.985,
-            top=1 - 0.6 / height,
-            bottom=bottom + (room + 0.45) / height,
-            wspace=0.06,
-            hspace=0.24,
+        inches = 0.75 + ROW * len(rows) + room
+        figure, grid, bottom = panel_rows(
+            len(rows), inches, caption, foot=room, gap=0.24, sharey="all"
         )
         for (title, panels), row in zip(rows, grid, strict=True):
             for axes, (on, _, scale) in zip(row, AXES_OF_NOISE, strict=True):
@@ -74,7 +67,7 @@ def step_causes(
             row[0].set_title(title)
         for axes, (_, label, _) in zip(grid[-1], AXES_OF_NOISE, strict=True):
             axes.set_xlabel(label)
-        _table(figure, header, table, bottom, room / height)
+        _table(figure, header, table, bottom, room / figure.get_size_inches()[1])
         _legend(figure, list(rows[0][1]), bool(len(edges)))
     return figure
 

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
-from .style import AXES_OF_NOISE, STYLE, captioned
+from .style import AXES_OF_NOISE, STYLE, panel_rows
 
 __all__ = ["StepPanel", "edges_on", "step_sizes", "steps_passing"]
 
@@ -63,19 +63,9 @@ def step_sizes(
     if not panels:
         raise ValueError("panels is empty: give at least one run to draw")
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 0.6 + 2.35 * len(panels), caption)
         alike = len({panel.unit for panel in panels}) == 1
-        grid = figure.subplots(
-            len(panels), 3, sharex="col", sharey="all" if alike else "row", squeeze=False
-        )
-        height = figure.get_size_inches()[1]
-        figure.subplots_adjust(
-            left=0.075,
-            right=0.985,
-            top=1 - 0.6 / height,
-            bottom=bottom + 0.45 / height,
-            wspace=0.06,
-            hspace=0.22,
+        figure, grid, _ = panel_rows(
+            len(panels), 0.6 + 2.35 * len(panels), caption, sharey="all" if alike else "row"
         )
         for panel, row in zip(panels, grid, strict=True):
             columns = {name: np.asarray(values) for name, values in panel.columns.items()}

@@ -10,7 +10,7 @@ import csv
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
@@ -24,6 +24,7 @@ __all__ = [
     "PIXELS",
     "STYLE",
     "captioned",
+    "panel_rows",
     "save",
     "write_csv",
 ]
@@ -77,6 +78,45 @@ def captioned(width: float, height: float, caption: str) -> tuple[Figure, float]
             0.02, 0.06 / (height + room), "\n".join(lines), fontsize=7.5, color="0.3", va="bottom"
         )
     return figure, room / (height + room)
+
+
+def panel_rows(
+    rows: int,
+    inches: float,
+    caption: str,
+    *,
+    head: float = 0.6,
+    foot: float = 0.0,
+    gap: float = 0.22,
+    sharex: bool | Literal["none", "all", "row", "col"] = "col",
+    sharey: bool | Literal["none", "all", "row", "col"] = "row",
+) -> tuple[Figure, Any, float]:
+    """A figure of rows of three panels: as a rule against time, sigma and log-SNR.
+
+    Args:
+        rows: how many.
+        inches: height of all but the caption.
+        caption: text below.
+        head: room above the panels, in inches.
+        foot: room between the panels and the caption, beside that of the axis labels, in inches.
+        gap: between rows, as a share of a panel's height.
+        sharex, sharey: as of `Figure.subplots`.
+
+    Returns:
+        The figure, its axes (rows, 3), and the fraction of its height that the caption takes.
+    """
+    figure, bottom = captioned(10.5, inches, caption)
+    height = figure.get_size_inches()[1]
+    grid = figure.subplots(rows, 3, sharex=sharex, sharey=sharey, squeeze=False)
+    figure.subplots_adjust(
+        left=0.075,
+        right=0.985,
+        top=1 - head / height,
+        bottom=bottom + (foot + 0.45) / height,
+        wspace=0.06,
+        hspace=gap,
+    )
+    return figure, grid, bottom
 
 
 def save(figure: Figure, path: str | Path, svg: bool = False) -> Path:
