@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
-from sdeflow.cli.options import common, emit, progress_bar, write_config
+from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,13 +74,7 @@ __all__ = ["command"]
     type=float,
     help="Tolerance of the tight flows. [default: a thousandth of the sampler's, at most 1e-06]",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/budget, or budget/NAME]",
-)
-@click.option("--svg", is_flag=True, help="Write the figure as SVG, too.")
+@output_options("a new directory RUN/budget, or budget/NAME", figures="figure")
 @common
 @click.pass_context
 def command(

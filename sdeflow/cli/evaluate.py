@@ -13,6 +13,7 @@ from sdeflow.cli.options import (
     common,
     emit,
     note,
+    output_options,
     plain,
     progress_bar,
     train_options,
@@ -114,12 +115,7 @@ SPACES = ("pixels", "classifier", "inception")
 )
 @click.option("--batch-size", type=int, help="How many at once. [unit: samples; default: all]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/evaluate, or evaluate beside the runs]",
-)
+@output_options("a new directory RUN/evaluate, or evaluate beside the runs", figures=None)
 @train_options(SHARING, trained=True)
 @common
 def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:

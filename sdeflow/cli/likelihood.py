@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.options import common, emit, note, plain, progress_bar, write_config
+from sdeflow.cli.options import (
+    common,
+    emit,
+    note,
+    output_options,
+    plain,
+    progress_bar,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,12 +100,7 @@ PROBES = 2000  # samples that show the data's levels
 @click.option("--batch-size", type=int, help="How many at once. [unit: samples; default: all]")
 @click.option("--seed", type=int, default=0, help="Seed of dequantisation and signs. [default: 0]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/likelihood]",
-)
+@output_options("a new directory RUN/likelihood", figures=None)
 @common
 def command(run: str | None, as_json: bool, **values: Any) -> None:
     """Bits per dimension of data under RUN (default: the latest run), by the probability flow.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
-from sdeflow.cli.options import common, emit, progress_bar, write_config
+from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,14 +63,9 @@ FITTED = (1e-8, 1e-5)  # times between which the exponent is fitted
     "--batch-size", type=int, default=256, help="Samples measured at once. [default: 256]"
 )
 @click.option("--seed", type=int, default=0, help="Seed of the samples. [default: 0]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/lipschitz, or lipschitz/NAME; of several "
-    "runs, lipschitz/NAMES]",
+@output_options(
+    "a new directory RUN/lipschitz, or lipschitz/NAME; of several runs, lipschitz/NAMES"
 )
-@click.option("--svg", is_flag=True, help="Write the figures as SVG, too.")
 @common
 @click.pass_context
 def command(

@@ -57,6 +57,29 @@ def common(function: Command) -> Command:
     )(function)
 
 
+def output_options(default: str, figures: str | None = "figures") -> Callable[[Command], Command]:
+    """Decorator: adds `--out DIR` and, where there are figures, `--svg`.
+
+    Args:
+        default: the directory that is taken without `--out`.
+        figures: what `--svg` writes as SVG, too; None for no such option.
+    """
+
+    def decorate(function: Command) -> Command:
+        if figures is not None:
+            function = click.option(
+                "--svg", is_flag=True, help=f"Write the {figures} as SVG, too."
+            )(function)
+        return click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help=f"Where to write. [default: {default}]",
+        )(function)
+
+    return decorate
+
+
 def _help(option: config.Option, trained: bool) -> str:
     """Help of one option: what it is, its unit, its default."""
     if trained:

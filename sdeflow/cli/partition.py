@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdeflow.cli.models import PROCESS, find_measured, measured_options, only_with
-from sdeflow.cli.options import common, emit, progress_bar, write_config
+from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,13 +80,7 @@ SHARING = ("shared", *(name for name in PROCESS if name.startswith("etsdm")))
     metavar="FILE",
     help="Where to write the edges. [default: edges.json in --out]",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/partition, or partition/NAME]",
-)
-@click.option("--svg", is_flag=True, help="Write the figures as SVG, too.")
+@output_options("a new directory RUN/partition, or partition/NAME")
 @common
 @click.pass_context
 def command(

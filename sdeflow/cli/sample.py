@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdeflow.cli.options import common, emit, note, progress_bar, train_options, write_config
+from sdeflow.cli.options import (
+    common,
+    emit,
+    note,
+    output_options,
+    progress_bar,
+    train_options,
+    write_config,
+)
 from sdeflow.config import SHARING
 
 if TYPE_CHECKING:
@@ -121,13 +129,7 @@ __all__ = ["command"]
 @click.option(
     "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto, the fastest]"
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/samples/SOLVER]",
-)
-@click.option("--svg", is_flag=True, help="Write the step-size figure as SVG, too.")
+@output_options("a new directory RUN/samples/SOLVER", figures="step-size figure")
 @train_options(SHARING, trained=True)
 @common
 def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **values: Any) -> None:

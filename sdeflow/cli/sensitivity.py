@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdeflow.cli.models import find_measured, measured_options
-from sdeflow.cli.options import common, emit, progress_bar, write_config
+from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,13 +66,7 @@ __all__ = ["command"]
     "--batch-size", type=int, default=256, help="Samples measured at once. [default: 256]"
 )
 @click.option("--seed", type=int, default=0, help="Seed of the samples. [default: 0]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/sensitivity, or sensitivity/NAME]",
-)
-@click.option("--svg", is_flag=True, help="Write the figure as SVG, too.")
+@output_options("a new directory RUN/sensitivity, or sensitivity/NAME", figures="figure")
 @common
 @click.pass_context
 def command(

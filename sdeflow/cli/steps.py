@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
-from sdeflow.cli.options import common, emit, progress_bar, write_config
+from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,13 +82,7 @@ EXACT_POINTS = 2000  # of the data, in the exact model of a network's: its cost 
     help="Run all of it on the exact model and on constant noise, too, to keep apart what "
     "shortens the steps. [default: yes]",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where to write. [default: a new directory RUN/steps, or steps/ORACLE]",
-)
-@click.option("--svg", is_flag=True, help="Write the figures as SVG, too.")
+@output_options("a new directory RUN/steps, or steps/ORACLE")
 @common
 @click.pass_context
 def command(
