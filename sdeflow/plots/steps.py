@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
 
 from .style import AXES_OF_NOISE, STYLE, panel_rows
@@ -82,6 +83,10 @@ def step_sizes(
             row[0].set_title(panel.label)
             for axes in row:  # minor ticks of logarithmic axes take as long to draw as all else
                 axes.minorticks_off()
+            low, high = row[0].get_ylim()
+            if high < 100 * low:  # a power of ten alone would not give the scale
+                row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                row[0].yaxis.set_major_formatter("{x:g}")
         for axes, (_, label, _) in zip(grid[-1], AXES_OF_NOISE, strict=True):
             axes.set_xlabel(label)
         _step_legend(figure, bool(len(edges)))
