@@ -86,17 +86,19 @@ def _run(
         raise ValueError(f"--workers is {workers}: give 1 or more")
     names = NAMES if name == "all" else tuple(name.split(","))
     experiments = [load_experiment(each, scale, seeds) for each in names]
-    jobs = make_jobs(experiments, runs)
+    place = results or ROOT / "results" / scale
+    jobs = make_jobs(experiments, runs, place)
     if dry_run:
         _print(experiments, jobs, runs)
         return
     if workers > 1:
-        _spawn(workers, [name, "--scale", scale, "--runs", str(runs)], seeds)
+        where = ["--runs", str(runs), "--results", str(place)]
+        _spawn(workers, [name, "--scale", scale, *where], seeds)
     from .collect import collect
     from .worker import work
 
     failed = work(jobs, runs, _say)
-    written = collect(experiments, runs, results or ROOT / "results" / scale)
+    written = collect(experiments, runs, place)
     for path in written:
         click.echo(path)
     if failed:

@@ -15,13 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdeflow.files import write_text
 from sdeflow.plots import write_csv
 
 from .evaluators import version_of
 from .jobs import read_result
+from .kept import load_results
 from .spec import SEEDS, Experiment
 
-__all__ = ["collect", "load_results"]
+__all__ = ["collect"]
 
 DIGITS = 6
 PICTURED = ("fast", "conditional")  # experiments that show samples, of the first seed
@@ -47,7 +49,7 @@ def collect(experiments: Sequence[Experiment], runs: Path, results: Path) -> lis
                     "evaluation": name,
                     "key": key,
                     "kind": result["kind"],
-                    "seconds": result["seconds"],
+                    "seconds": result["core_seconds"],
                     "values": values,
                 }
                 records[identity] = _rounded({**about, **kept})
@@ -57,7 +59,7 @@ def collect(experiments: Sequence[Experiment], runs: Path, results: Path) -> lis
             continue
         results.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in found)
-        path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        write_text(path, f"[\n{lines}\n]\n")
         written += [path, _table(found, path)]
     return written
 
@@ -82,21 +84,6 @@ def _wanted(experiment: Experiment) -> list[tuple[str, str, str, dict[str, Any]]
         for evaluation in subject.evaluations:
             key = subject.evaluation_key(evaluation, version_of(evaluation.kind))
             found.append(("evaluate", evaluation.name, key, about))
-    return found
-
-
-def load_results(path: Path) -> list[dict[str, Any]]:
-    """The records of an experiment; none where there is no file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    if not path.exists():
-        return []
-    try:
-        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and collect anew") from None
     return found
 
 

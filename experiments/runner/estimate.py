@@ -1,7 +1,9 @@
 """How long the jobs will take, from those that are done.
 
-    training     seconds a step of trainings of the same problem (else of the same data), x steps
-    evaluation   median seconds of the same evaluation on the same problem
+    training     time a step of trainings of the same problem (else of the same data), x steps
+    evaluation   median time of the same evaluation on the same problem
+
+Time is processor time over threads: what an idle machine would take.
 
 Where nothing like it has been done, a training step is measured on the spot, and an evaluation is
 guessed from how often it asks the model: an evaluation takes a third of a step per sample.
@@ -16,6 +18,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sdeflow.config import settled
 from sdeflow.training.learner import Learner
@@ -62,8 +66,8 @@ class Costs:
         known: dict[Any, list[float]] = {}
         for job in jobs:
             if job.done and (result := read_result(job.directory)):
-                amount = self._amount(job)
-                known.setdefault(self._like(job), []).append(result["seconds"] / amount)
+                each = result["core_seconds"] / result["threads"] / self._amount(job)
+                known.setdefault(self._like(job), []).append(each)
         price = {key: statistics.median(values) for key, values in known.items()}
         total, known_all = 0.0, True
         for job in jobs:
@@ -106,7 +110,7 @@ def _step_seconds(job: Job) -> float:
         except (ValueError, MemoryError):
             return 0.0
         learner.advance()
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(STEPS):
             learner.advance()
-        return (time.perf_counter() - began) / STEPS
+        return (time.process_time() - began) / STEPS / torch.get_num_threads()

@@ -3,7 +3,9 @@
     RUNS/train/KEY/      result.json  lock  run/     a run of the library, resumed by its own means
     RUNS/evaluate/KEY/   result.json  lock
 
-A job is done when its result.json is there, which is written whole or not at all.
+A job is done when its result.json is there, which is written whole or not at all, or when its
+result stands among those that are kept (`collect`), from another machine or an earlier directory.
+A training whose result is kept is repeated only where something is still to be measured on it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluators import version_of
+from .kept import kept_keys
 from .spec import Evaluation, Experiment, Subject
 
 __all__ = ["RESULT", "Job", "make_jobs", "read_result", "write_result"]
@@ -36,6 +39,7 @@ class Job:
         needs: the training it waits for, or None.
         experiments: who asked for it.
         priority: work with a smaller one is done first.
+        kept: whether its result need not be found again.
     """
 
     key: str
@@ -45,11 +49,12 @@ class Job:
     needs: Path | None
     experiments: tuple[str, ...]
     priority: int
+    kept: bool = False
 
     @property
     def done(self) -> bool:
         """Whether there is a result."""
-        return (self.directory / RESULT).exists()
+        return self.kept or (self.directory / RESULT).exists()
 
     @property
     def ready(self) -> bool:
@@ -63,8 +68,16 @@ class Job:
         return f"{what} {subject.problem}/{subject.arm}/{subject.seed}"
 
 
-def make_jobs(experiments: Sequence[Experiment], runs: Path) -> list[Job]:
-    """All jobs of some experiments, without repetition: a training, then its evaluations."""
+def make_jobs(
+    experiments: Sequence[Experiment], runs: Path, results: Path | None = None
+) -> list[Job]:
+    """All jobs of some experiments, without repetition: a training, then its evaluations.
+
+    Args:
+        experiments: who asks.
+        runs: the directory of the jobs.
+        results: where results are kept; what is found there counts as done.
+    """
     found: dict[tuple[str, str], Job] = {}
 
     def add(job: Job, kind: str) -> None:
@@ -86,20 +99,43 @@ def make_jobs(experiments: Sequence[Experiment], runs: Path) -> list[Job]:
                 key = subject.evaluation_key(evaluation, version_of(evaluation.kind))
                 place = runs / "evaluate" / key
                 add(Job(key, subject, evaluation, place, needs, names, priority), "evaluate")
-    return _in_order(list(found.values()))
+    jobs = list(found.values())
+    return _in_order(jobs if results is None else _marked(jobs, results))
+
+
+def _marked(jobs: list[Job], results: Path) -> list[Job]:
+    """The jobs, with what is kept by all that ask for it marked."""
+    keys = {name: kept_keys(results, name) for job in jobs for name in job.experiments}
+    jobs = [
+        dataclasses.replace(job, kept=all(job.key in keys[name] for name in job.experiments))
+        for job in jobs
+    ]
+    wanted = {job.needs for job in jobs if not job.done}
+    return [
+        dataclasses.replace(job, kept=False) if job.directory in wanted else job for job in jobs
+    ]
 
 
 def _in_order(jobs: list[Job]) -> list[Job]:
-    """By priority; then subject by subject, in the order of its first mention."""
+    """By priority, then subject by subject, in the order of first mention.
+
+    All that is measured on a training follows it at once, with the smallest priority of its jobs:
+    its weights may be gone in the next session.
+    """
+    first: dict[str, int] = {}
     order: dict[str, int] = {}
     for job in jobs:
-        order.setdefault(f"{job.priority} {job.subject.problem} {job.subject.seed}", len(order))
-        order.setdefault(f"{job.priority} {job.subject.key}", len(order))
+        key = job.subject.key
+        first[key] = min(job.priority, first.get(key, job.priority))
+    for job in jobs:
+        subject = job.subject
+        order.setdefault(f"{first[subject.key]} {subject.problem} {subject.seed}", len(order))
+        order.setdefault(subject.key, len(order))
 
     def place(job: Job) -> tuple[int, int, int]:
         subject = job.subject
-        group = order[f"{job.priority} {subject.problem} {subject.seed}"]
-        return job.priority, group, order[f"{job.priority} {subject.key}"]
+        priority = first[subject.key]
+        return priority, order[f"{priority} {subject.problem} {subject.seed}"], order[subject.key]
 
     return sorted(jobs, key=place)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sdeflow.plots import save
 
-from .collect import load_results
 from .figures import draw
+from .kept import load_results
 from .spec import ROOT, Experiment
 from .verdicts import FAILS, HOLDS, INCOMPLETE, UNDECIDED, UNTESTED, Finding, Records, findings
 

@@ -30,13 +30,14 @@ def do(job: Job, runs: Path) -> dict[str, Any]:
         KeyboardInterrupt: a training was asked to stop; it goes on from there the next time.
         Exception: whatever the library raises; nothing is written then.
     """
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     found = _train(job) if job.evaluation is None else _evaluate(job, runs)
     result = {
         "key": job.key,
         "config": keyed(job.subject.config),
         **found,
         "seconds": time.perf_counter() - began,
+        "core_seconds": time.process_time() - worked,
         "versions": {"sdeflow": sdeflow.__version__, "torch": torch.__version__},
         "threads": torch.get_num_threads(),
     }

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments.runner.cli import main
-from experiments.runner.collect import load_results
+from experiments.runner.kept import load_results
 from experiments.runner.spec import NAMES
 
 

@@ -1,6 +1,7 @@
 """Workers: nothing twice, nothing lost; killed at any moment; what a dry run prints."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -42,7 +43,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     def pretend(job: Job, runs: Path) -> dict[str, Any]:
         done[job.key] += 1
         time.sleep(0.01)
-        result = {"key": job.key, "seconds": 0.01, "values": {}}
+        result = {"key": job.key, "core_seconds": 0.01, "threads": 1, "values": {}}
         write_result(job.directory, result)
         return result
 
@@ -172,3 +173,35 @@ def test_priorities_come_first(tmp_path: Path) -> None:
     late = [dataclasses.replace(s, priority=0) for s in experiment.subjects if s.problem == "digits"]  # noqa: E501  # fmt: skip
     jobs = make_jobs([experiment, dataclasses.replace(experiment, subjects=late)], tmp_path)
     assert jobs[0].subject.problem == "digits"
+
+
+def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
+    experiment = load_experiment("fast", "smoke")
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    results.mkdir()
+    jobs = make_jobs([experiment], runs)
+    baseline = [job for job in jobs if job.subject.arm == "baseline"]
+    shared = [job for job in jobs if job.subject.arm == "etsdm"]
+
+    def keep(kept: list[Job]) -> dict[str, Job]:
+        text = json.dumps([{"key": job.key} for job in kept])
+        (results / "fast.json").write_text(text, encoding="utf-8")
+        return {job.key: job for job in make_jobs([experiment], runs, results)}
+
+    # All of one arm, and of the other the training and one of three evaluations.
+    found = keep([*baseline, *shared[:2]])
+    assert all(found[job.key].done for job in baseline)
+    assert not found[shared[0].key].done  # its weights are still to be measured
+    assert found[shared[1].key].done
+    assert not found[shared[2].key].done
+    assert keep([*baseline, *shared])[shared[0].key].done
+    # Another experiment that asks for the same has no results of its own yet.
+    other = dataclasses.replace(experiment, name="quality")
+    assert not any(job.done for job in make_jobs([experiment, other], runs, results))
+
+
+def test_all_that_is_measured_on_a_training_follows_it(tmp_path: Path) -> None:
+    experiments = [load_experiment(name, "laptop") for name in ("smooth_time", "quality")]
+    keys = [job.subject.key for job in make_jobs(experiments, tmp_path)]
+    changes = sum(before != after for before, after in itertools.pairwise(keys))
+    assert changes + 1 == len(set(keys))

@@ -1,0 +1,29 @@
+"""Results that are kept: what `collect` gathers, and the report reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["kept_keys", "load_results"]
+
+
+def load_results(path: Path) -> list[dict[str, Any]]:
+    """The records of an experiment; none where there is no file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and collect anew") from None
+    return found
+
+
+def kept_keys(results: Path, name: str) -> frozenset[str]:
+    """Keys of the trainings and evaluations that an experiment has results of."""
+    return frozenset(record["key"] for record in load_results(results / f"{name}.json"))
