@@ -43,7 +43,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     def pretend(job: Job, runs: Path) -> dict[str, Any]:
         done[job.key] += 1
         time.sleep(0.01)
-        result = {"key": job.key, "core_seconds": 0.01, "threads": 1, "values": {}}
+        result = {"key": job.key, "seconds": 0.01, "core_seconds": 0.01, "threads": 1}
         write_result(job.directory, result)
         return result
 
