@@ -14,13 +14,15 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
 from .steps import StepPanel, edges_on, steps_passing
-from .style import AXES_OF_NOISE, STYLE, panel_rows
+from .style import AXES_OF_NOISE, LINES, STYLE, panel_rows
 
 __all__ = ["step_causes"]
 
-# Line, and mark of rejected attempts: told apart by weight and dash, without colour. (matplotlib
-# names its dashes by a literal type.)
-LOOKS: Any = (("0.0", "-", 1.4, "x"), ("0.35", "--", 1.1, "+"), ("0.5", ":", 1.6, "1"))
+# Colour, dash and width of a line, and the mark of its rejected attempts. (matplotlib names its
+# dashes by a literal type.)
+LOOKS: Any = tuple(
+    (*line, *more) for line, more in zip(LINES, ((1.4, "x"), (1.1, "+"), (1.4, "1")), strict=False)
+)
 ROW, TABLE_ROW = 2.35, 0.18  # inches
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
@@ -26,7 +26,7 @@ def training_diagnostics(
 ) -> Figure:
     """K and jumps, and the variance of the gradient's norm, against the training step.
 
-    Lines are told apart by lightness (the darkest first) and by their marks.
+    Colours run from the earliest time, dark, to the latest, light; marks tell lines apart, too.
 
     Args:
         step: (S,) optimiser steps.
@@ -76,8 +76,16 @@ def _lines(
         values = np.asarray(values, dtype=float)
         if values.shape != np.shape(step):
             raise ValueError(f"{name!r} has {values.size} values for {np.size(step)} steps")
-        grey = str(round(0.7 * index / max(1, len(lines) - 1), 3))
+        # The lightest tenth of the map is hard to see on white.
+        colour = colormaps["viridis"](0.9 * index / max(1, len(lines) - 1))
         mark = marks[index % len(marks)]
         axes.plot(
-            step, values, dash, color=grey, linewidth=0.9, marker=mark, markersize=3.5, label=name
+            step,
+            values,
+            dash,
+            color=colour,
+            linewidth=0.9,
+            marker=mark,
+            markersize=3.5,
+            label=name,
         )
