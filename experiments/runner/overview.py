@@ -14,6 +14,7 @@ the numbers of comparisons that are complete and hold, do not hold, and are unde
 from __future__ import annotations
 
 import functools
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,31 +23,12 @@ from typing import Any
 import yaml
 
 from .spec import ROOT
-from .verdicts import FAILS, HOLDS, UNDECIDED, UNTESTED, Finding
+from .verdicts import FAILS, HOLDS, INCOMPLETE, UNDECIDED, UNTESTED, Finding
+from .words import metric_words
 
-__all__ = ["groups", "number", "overview", "together"]
+__all__ = ["groups", "number", "overview", "together", "verdict"]
 
-WORDS = {  # of metrics, by the start of their name
-    "classifier_frechet": "Fréchet distance",
-    "k_0.001": "K(0.001)",
-    "largest_k": "largest K",
-    "early_mean": "mean early K",
-    "early_max": "largest early K",
-    "growth": "log growth of the derivative",
-    "early_noise": "variance of the gradient, t < 0.1",
-    "early": "error, t < 0.1",
-    "noise_ratio": "log ratio of variances",
-    "mean": "negative log-likelihood",
-    "evaluations": "evaluations",
-    "smallest": "smallest step",
-    "backward": "log separation",
-    "x sample": "change of samples",
-    "condition sample": "change of samples",
-    "features sample": "change of samples",
-    "x prediction": "change of predictions",
-    "condition prediction": "change of predictions",
-    "features prediction": "change of predictions",
-}
+PARTLY, MIXED, OPEN = "holds in part", "mixed", "open"
 
 
 @functools.cache
@@ -75,15 +57,18 @@ def overview(found: Mapping[str, Sequence[Finding]]) -> str:
     """
     lines = []
     for group in groups():
-        lines += [f"## {group['title']}\n", "| in short | measured | verdict |", "|---|---|---|"]
+        rows, names = [], Counter[str]()
         for row in group["rows"]:
             mine = [f for name in row["by"] for f in _named(found, name)]
-            where = ", ".join(
-                f"[{n}](#{n})" for n in dict.fromkeys(_split(b)[0] for b in row["by"])
-            )
-            text = together(mine, row.get("undecided", UNDECIDED))
-            lines.append(f"| {row['says']} | {where}: {'; '.join(_measured(mine))} | {text} |")
-        lines.append("")
+            even = row.get("undecided", UNDECIDED)
+            names[verdict(mine, even)] += 1
+            where = dict.fromkeys(_split(name)[0] for name in row["by"])
+            linked = ", ".join(f"[{name}](#{name})" for name in where)
+            measured = f"{linked}: {'; '.join(_measured(mine))}"
+            rows.append(f"| {row['says']} | {measured} | {together(mine, even)} |")
+        counted = ", ".join(f"{name} {count}" for name, count in names.most_common())
+        lines += [f"## {group['title']}\n", f"Of {len(rows)}: {counted}.\n"]
+        lines += ["| in short | measured | verdict |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
 
 
@@ -100,38 +85,52 @@ def _named(found: Mapping[str, Sequence[Finding]], name: str) -> list[Finding]:
     return mine
 
 
-def together(found: Sequence[Finding], undecided: str = UNDECIDED) -> str:
-    """The verdict on some comparisons.
+def verdict(found: Sequence[Finding], undecided: str = UNDECIDED) -> str:
+    """The verdict on some comparisons, in a word.
 
     Args:
         found: the comparisons.
         undecided: what to call it where no difference was found.
     """
-    counts = Counter(f.verdict for f in found)
-    holds, fails, even = (counts[name] for name in (HOLDS, FAILS, UNDECIDED))
-    rest = [f for f in found if f.verdict not in (HOLDS, FAILS, UNDECIDED, UNTESTED)]
-    pairs = sum(len(f.seeds) for f in rest), sum(f.wanted for f in rest)
-    if not holds + fails + even:
-        if not rest:
-            return UNTESTED
-        return f"open ({pairs[0]} of {pairs[1]} pairs)" if pairs[0] else "open"
+    holds, fails, even = _numbers(found)
     if holds:
-        name = "mixed" if fails else "holds in part" if even else HOLDS
-    else:
-        name = FAILS if fails else undecided
-    parts = [f"{HOLDS} {holds}", f"{FAILS} {fails}", f"{undecided} {even}", f"open {len(rest)}"]
-    numbers = (holds, fails, even, len(rest))
-    told = [part for part, count in zip(parts, numbers, strict=True) if count]
+        return MIXED if fails else PARTLY if even else HOLDS
+    if fails or even:
+        return FAILS if fails else undecided
+    return OPEN if any(f.verdict != UNTESTED for f in found) else UNTESTED
+
+
+def together(found: Sequence[Finding], undecided: str = UNDECIDED) -> str:
+    """The verdict with the numbers of comparisons behind it."""
+    head = verdict(found, undecided)
+    return f"{head if head in (OPEN, UNTESTED) else f'**{head}**'}{_counts(found, undecided)}"
+
+
+def _numbers(found: Sequence[Finding]) -> tuple[int, int, int]:
+    counts = Counter(f.verdict for f in found)
+    return counts[HOLDS], counts[FAILS], counts[UNDECIDED]
+
+
+def _counts(found: Sequence[Finding], undecided: str) -> str:
+    """What the verdict rests on, in brackets; of open ones the pairs that are done."""
+    numbers = _numbers(found)
+    rest = [f for f in found if f.verdict.startswith(INCOMPLETE)]
+    if not any(numbers):
+        done, wanted = sum(len(f.seeds) for f in rest), sum(f.wanted for f in rest)
+        return f" ({done} of {wanted} pairs)" if done else ""
+    names = (HOLDS, FAILS, undecided, OPEN)
+    parts = zip(names, (*numbers, len(rest)), strict=True)
+    told = [(name, count) for name, count in parts if count]
     if len(told) == 1:
-        return f"**{name}** ({holds + fails + even} of {holds + fails + even})"
-    return f"**{name}** ({', '.join(told)})"
+        return f" ({told[0][1]} of {told[0][1]})"
+    return f" ({', '.join(f'{name} {count}' for name, count in told)})"
 
 
 def _measured(found: Sequence[Finding]) -> Iterator[str]:
     """What was measured and how it changed: a piece for each metric, in words."""
     kinds: dict[tuple[str, bool], list[Finding]] = {}
     for f in found:
-        kinds.setdefault((_words(f.metric), f.ratio), []).append(f)
+        kinds.setdefault((_plain(f.metric), f.ratio), []).append(f)
     for (words, ratio), mine in kinds.items():
         unit = " %" if ratio else ""
         changes = sorted(f.change(f.paired.value) for f in mine if f.paired)
@@ -140,17 +139,15 @@ def _measured(found: Sequence[Finding]) -> Iterator[str]:
         elif len(changes) == 1:
             yield f"{words} {number(changes[0])}{unit}"
         else:
-            middle = number(statistics.median(changes))
-            yield (
-                f"{words} {number(changes[0])} to {number(changes[-1])}{unit}, "
-                f"median {middle}{unit} of {len(changes)}"
-            )
+            text = f"{words} {number(changes[0])} to {number(changes[-1])}{unit}"
+            if len(changes) > 2:
+                text += f", median {number(statistics.median(changes))}{unit}"
+            yield text
 
 
-def _words(metric: str) -> str:
-    """A metric in words; its own name where there are none."""
-    fits = [start for start in WORDS if metric.startswith(start)]
-    return WORDS[max(fits, key=len)] if fits else metric
+def _plain(metric: str) -> str:
+    """A metric in words, the perturbed thing left out: the three of them are one question."""
+    return re.sub(r", (x|condition|embedding) perturbed$", "", metric_words(metric))
 
 
 def number(value: float, signed: bool = True) -> str:

@@ -10,7 +10,8 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import panels, pick, seeds_of
+from ..words import arm_words
+from .common import panels, pick, plain, seeds_of
 
 __all__ = ["ranking"]
 
@@ -54,9 +55,10 @@ def ranking(experiment: Experiment, records: Records, problem: str) -> Figure | 
                 if arm == "baseline":
                     axes.axvline(np.mean(values), color="0.3", linestyle=":", linewidth=0.8)
             axes.set_xscale("log")
+            plain(axes, "x")
             axes.set_title(title, fontsize=8)
             axes.tick_params(axis="x", which="both", labelsize=6.5)
-        grid[0][0].set_yticks(range(len(arms)), arms)
+        grid[0][0].set_yticks(range(len(arms)), [arm_words(arm) for arm in arms])
         grid[0][0].invert_yaxis()
         figure.subplots_adjust(left=1.55 / width, wspace=0.12)
     return figure
