@@ -46,7 +46,9 @@ def arm_words(arm: str) -> str:
         return f"smooth time, s = {arm.removeprefix('smooth-')}"
     if re.fullmatch(r"power-[0-9.]+", arm):
         return f"smooth time, power {arm.removeprefix('power-')}"
-    return re.sub(r"\betsdm\b", "E-TSDM", arm)
+    if grid := re.fullmatch(r"n(\d+)-t([0-9.]+)", arm):
+        return f"n = {grid[1]}, t~ = {grid[2]}"
+    return re.sub(r"\betsdm\b", "E-TSDM", arm.replace("-etsdm", " + E-TSDM"))
 
 
 def setting_words(name: str) -> str:

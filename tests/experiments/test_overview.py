@@ -62,7 +62,8 @@ def test_no_difference_can_be_an_answer() -> None:
 
 
 def test_words() -> None:
-    assert arm_words("smooth-start-etsdm") == "smooth-start-E-TSDM"
+    assert arm_words("smooth-start-etsdm") == "smooth-start + E-TSDM"
+    assert arm_words("n5-t0.1") == "n = 5, t~ = 0.1"
     assert arm_words("smooth-0.02") == "smooth time, s = 0.02"
     assert metric_words("early_max") == "largest early K"
     assert metric_words("something") == "something"

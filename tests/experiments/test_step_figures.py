@@ -30,9 +30,9 @@ def record(arm: str, seed: int, jumps: list[float]) -> dict[str, Any]:
         for end in ENDS:
             for blind in ("", " blind") if jumps else ("",):
                 name = f"dopri5 {chart} 0.001 {end} pi{blind}"
-                numbers = {"evaluations": 60.0 + seed, "rejected": 2.0, "smallest": 1e-3}
+                numbers = {"evaluations": 60.0 + seed, "rejected": 2.0, "smallest": 1e-4 * seed}
                 values |= {f"{key} {name}": value for key, value in numbers.items()}
-                values[f"smallest_at {name}"] = 2e-3
+                values[f"smallest_at {name}"] = 2e-4 * seed
                 if seed == 10:
                     values["attempts"][name] = attempts(float(end))
     return {

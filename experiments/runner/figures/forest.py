@@ -34,6 +34,11 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
         "claimed side. Filled circle: holds, red cross: does not hold here, open: undecided or "
         "incomplete."
     )
+    if any(f.family for f in shown):
+        caption += (
+            " Claims of many comparisons are corrected for their number: a bar clear of 1 can be "
+            "undecided there."
+        )
     with rc_context(STYLE):
         figure, bottom = captioned(11.5, 0.7 + 0.19 * (len(shown) + _claims(shown)), caption)
         room = 0.42 / figure.get_size_inches()[1]  # of the ticks and the label below
