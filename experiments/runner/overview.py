@@ -66,7 +66,8 @@ def overview(found: Mapping[str, Sequence[Finding]]) -> str:
             linked = ", ".join(f"[{name}](#{name})" for name in where)
             measured = f"{linked}: {'; '.join(_measured(mine))}"
             rows.append(f"| {row['says']} | {measured} | {together(mine, even)} |")
-        counted = ", ".join(f"{name} {count}" for name, count in names.most_common())
+        order = [HOLDS, PARTLY, MIXED, FAILS, UNDECIDED, *names]
+        counted = ", ".join(f"{n} {names[n]}" for n in dict.fromkeys(order) if names[n])
         lines += [f"## {group['title']}\n", f"Of {len(rows)}: {counted}.\n"]
         lines += ["| in short | measured | verdict |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)

@@ -46,6 +46,8 @@ def arm_words(arm: str) -> str:
         return f"smooth time, s = {arm.removeprefix('smooth-')}"
     if re.fullmatch(r"power-[0-9.]+", arm):
         return f"smooth time, power {arm.removeprefix('power-')}"
+    if arm.startswith("equalised"):
+        return f"equalised, s = {arm.partition('-')[2] or '0.1'}"
     if grid := re.fullmatch(r"n(\d+)-t([0-9.]+)", arm):
         return f"n = {grid[1]}, t~ = {grid[2]}"
     return re.sub(r"\betsdm\b", "E-TSDM", arm.replace("-etsdm", " + E-TSDM"))

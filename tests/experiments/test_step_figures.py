@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.runner.figures.step_models import CHARTS, ENDS, crossing
+from experiments.runner.figures.step_models import CHARTS, ENDS, Attempts, crossing
 from experiments.runner.figures.step_sizes import draw
 from experiments.runner.spec import load_experiment
 
@@ -57,12 +57,8 @@ def test_all_figures_are_drawn() -> None:
 
 def test_the_step_that_crosses_a_time() -> None:
     log = attempts(1e-2)
-    kept = {
-        "begin": np.array(log["time"]),
-        "end": np.array(log["time_end"]),
-        "size": np.array(log["time"]) - np.array(log["time_end"]),
-        "good": np.array(log["accepted"], dtype=bool),
-    }
+    good = np.array(log["accepted"], dtype=np.bool_)
+    kept = Attempts(np.array(log["time"]), np.array(log["time_end"]), good)
     times, steps = crossing(kept)
     for t, step in zip(times, steps, strict=True):
         begin = 2.0 ** np.ceil(np.log2(t) + 1e-12)  # halving: from the power of 2 above t

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -46,8 +47,9 @@ def steepness(
             axes.set_xlabel(label)
         grid[0][0].set_yscale("log")
         if any(v == 0 for r in mine for v in r["values"].get("total", ())):
-            grid[0][0].set_yscale("symlog", linthresh=min(lowest, default=1.0) / 2)
-            grid[0][0].set_ylim(bottom=0)
+            least = min(lowest, default=1.0)
+            grid[0][0].set_yscale("symlog", linthresh=least / 2)
+            grid[0][0].set_ylim(bottom=-least / 10)  # a line at 0 stays clear of the axis
         grid[0][0].set_ylabel("E||d eps/dt||, per unit of t")
         legend_above(figure, grid[0][0])
     return figure
@@ -63,7 +65,7 @@ def _broken(x: list[float], series: list[list[float]]) -> tuple[list[float], lis
     return x, series
 
 
-def _jumps(axes, values: list, name: str, index: int, arm: str) -> None:  # type: ignore[no-untyped-def]
+def _jumps(axes, values: list[Any], name: str, index: int, arm: str) -> None:  # type: ignore[no-untyped-def]
     """Crosses at the jumps, each divided by 1/1000; on the axes of noise by interpolation."""
     import numpy as np
 

@@ -10,13 +10,13 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import arms_of, band, legend_above, panels, pick, seeds_of
+from .common import arms_of, band, legend_above, panels, pick, plain, seeds_of
 
 __all__ = ["draw"]
 
 COLUMNS = (
-    ("x", "0.1", "x, by a tenth"),
-    ("condition", "0.01", "condition, by a hundredth of its range"),
+    ("x", "0.1", "x perturbed by a tenth"),
+    ("condition", "0.01", "condition, by 1 % of its range"),
     ("features", "0.1", "embedding, by a tenth"),
 )
 
@@ -51,7 +51,8 @@ def _one(experiment: Experiment, records: Records, problem: str) -> Figure | Non
                     series = [[r["values"].get(key) for key in keys] for r in found]
                     band(axes, times, series, arm_words(arm), index)
                 axes.set(xscale="log", yscale="log")
-                axes.set_title(f"{answer} when perturbing {title}", fontsize=8)
+                plain(axes, "y")
+                axes.set_title(f"{answer}, {title}", fontsize=8)
             row[0].set_ylabel("relative change")
         for axes in grid[-1]:
             axes.set_xlabel("time t")

@@ -39,6 +39,8 @@ def ranking(experiment: Experiment, records: Records, problem: str) -> Figure | 
     if len(arms) < 2 or not shown:
         return None
     caption = f"{problem}, {seeds_of(mine)}: dots are seeds, bars their mean; dotted: baseline."
+    if any(r["values"].get(m[1]) == 0 for r in mine for m in shown if r["evaluation"] == m[0]):
+        caption += f" A 0 is drawn at {LEAST:g}."
     width = 1.6 + 2.1 * len(shown)
     figure, grid = panels(
         experiment, 1, len(shown), caption, width=width, height=0.24 * len(arms) + 0.7, sharey=True
@@ -59,6 +61,6 @@ def ranking(experiment: Experiment, records: Records, problem: str) -> Figure | 
             axes.set_title(title, fontsize=8)
             axes.tick_params(axis="x", which="both", labelsize=6.5)
         grid[0][0].set_yticks(range(len(arms)), [arm_words(arm) for arm in arms])
-        grid[0][0].invert_yaxis()
+        grid[0][0].set_ylim(len(arms) - 0.5, -0.5)
         figure.subplots_adjust(left=1.55 / width, wspace=0.12)
     return figure

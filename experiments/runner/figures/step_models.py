@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..verdicts import Records
 from .common import Array, pick
 
-__all__ = ["CHARTS", "ENDS", "MODELS", "Model", "attempts", "crossing"]
+__all__ = ["CHARTS", "ENDS", "MODELS", "Attempts", "Model", "attempts", "crossing"]
 
 CHARTS = {
     "x/time": "clock: time",
@@ -68,25 +69,33 @@ MODELS = (
 )  # fmt: skip
 
 
-def attempts(found: list[Any], variant: str) -> dict[str, Array] | None:
-    """Every attempt of some samples of the first seed that kept them; None where none did.
+@dataclass(frozen=True)
+class Attempts:
+    """Every attempt of some samples: where it begins and ends, in time, and if it was accepted."""
 
-    Returns:
-        begin, end (times), size of the step in time, good (accepted, as 0 and 1).
-    """
+    begin: Array
+    end: Array
+    good: NDArray[np.bool_]
+
+    @property
+    def size(self) -> Array:
+        """Of the steps, in time."""
+        return np.abs(self.end - self.begin)
+
+
+def attempts(found: list[Any], variant: str) -> Attempts | None:
+    """Those of the first of some results that kept them; None where none did."""
     for record in found:
         kept = record["values"]["attempts"].get(variant)
         if kept is not None:
-            begin, end = np.array(kept["time"]), np.array(kept["time_end"])
-            good = np.array(kept["accepted"], dtype=bool)
-            return {"begin": begin, "end": end, "size": np.abs(end - begin), "good": good}
+            good = np.array(kept["accepted"], dtype=np.bool_)
+            return Attempts(np.array(kept["time"]), np.array(kept["time_end"]), good)
     return None
 
 
-def crossing(kept: dict[str, Array]) -> tuple[Array, Array]:
+def crossing(kept: Attempts) -> tuple[Array, Array]:
     """Times, and the size of the accepted step that crosses each, median over samples."""
-    good = kept["good"]
-    begin, end, size = (kept[name][good] for name in ("begin", "end", "size"))
+    begin, end, size = (a[kept.good] for a in (kept.begin, kept.end, kept.size))
     times = np.geomspace(begin.max(), end.min(), 300)[1:-1]
     inside = (end[:, None] <= times) & (times < begin[:, None])
     covered = inside.any(0)

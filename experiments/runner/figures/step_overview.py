@@ -83,7 +83,7 @@ def _axis(sde: SDE, name: str) -> Callable[[Any], Array]:
     def at(times: Any) -> Array:
         t = torch.as_tensor(np.asarray(times, dtype=float))
         value = {"time": lambda t: t, "sigma": sde.sigma, "log_snr": sde.log_snr}[name](t)
-        return value.numpy()
+        return np.asarray(value)
 
     return at
 
@@ -103,7 +103,7 @@ def _lines(
         times, steps = crossing(kept)
         axes.plot(at(times), steps, color=model.colour, linestyle=model.dash, label=model.short,
                   linewidth=1.3)  # fmt: skip
-        lost = kept["begin"][~kept["good"]]
+        lost = kept.begin[~kept.good]
         axes.plot(
             at(lost), np.full(len(lost), 0.03 + 0.035 * (len(models) - 1 - index)), "|",
             color=model.colour, markersize=4, transform=axes.get_xaxis_transform(), alpha=0.8,

@@ -96,7 +96,7 @@ def _draw(
     kept = attempts(found, at)
     if kept is None:
         return
-    begin, size, good = kept["begin"], kept["size"], kept["good"]
+    begin, size, good = kept.begin, kept.size, kept.good
     axes.plot(begin[good], size[good], ".", color="0.45", markersize=2.5, alpha=0.5)
     axes.plot(begin[~good], size[~good], "x", color=RED, markersize=4, alpha=0.8, zorder=3)
     axes.plot(*crossing(kept), color="0.0", linewidth=1.1)
