@@ -39,11 +39,10 @@ def plain(axes: Axes, which: str) -> None:
     """A logarithmic axis (x or y) that spans little, labelled 0.5, 1, 2 in place of powers."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    if high / low < 2:
+    if high / low < 4:  # powers and their multiples would leave one or two
         axis.set_major_locator(MaxNLocator(4))
     else:
-        subs = (1, 1.5, 2, 3, 4, 6) if high / low < 5 else (1, 2, 5) if high / low < 100 else (1,)
-        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -76,3 +76,6 @@ def _family(axes, records: Records, problem: str, evaluations: tuple[str, ...]) 
     axes.set(xscale="log", yscale="log")
     plain(axes, "x")
     plain(axes, "y")
+    if not any(name.startswith("adaptive") for name in evaluations):
+        numbers = [name.rpartition("-")[2] for name in evaluations]
+        axes.set_xticks([int(number) for number in numbers], numbers)
