@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .chart import Chart
-    from .conditioning import EDM, ETSDM, LogSNR, NoTime, SharedNoise, Sigma, SmoothTime, Time
+    from .conditioning import (
+        EDM,
+        ETSDM,
+        EqualisedTime,
+        LogSNR,
+        NoTime,
+        SharedNoise,
+        Sigma,
+        SmoothTime,
+        Time,
+    )
     from .config import TrainConfig
     from .data import load_data
     from .denoiser import Denoiser
@@ -37,6 +47,7 @@ __all__ = [
     "ETSDM",
     "Chart",
     "Denoiser",
+    "EqualisedTime",
     "FiniteData",
     "Gaussian",
     "LogSNR",
@@ -68,6 +79,7 @@ _HOME = {
     "conditioning": (
         "EDM",
         "ETSDM",
+        "EqualisedTime",
         "LogSNR",
         "NoTime",
         "SharedNoise",

@@ -33,6 +33,7 @@ def build_conditioning(config: TrainConfig, sde: SDE) -> Conditioning:
         sde,
         condition=config.condition,
         smooth_scale=config.smooth_scale,
+        smooth_shape=config.smooth_shape,
         etsdm=config.etsdm,
         etsdm_threshold=config.etsdm_threshold,
         etsdm_intervals=config.etsdm_intervals,

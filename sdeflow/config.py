@@ -34,6 +34,7 @@ __all__ = [
     "options",
     "save_config",
     "settled",
+    "shape_name",
 ]
 
 Value = TypeVar("Value")
@@ -113,6 +114,11 @@ class TrainConfig:
     condition: str = option("time", "what the network is told of t", choices=CONDITIONS)
     smooth_scale: float = option(
         0.1, "scale s of the condition `smooth`: c(t) = t^2/(sqrt(t^2 + s^2) + s)", unit="time"
+    )
+    smooth_shape: str = option(
+        "hyperbola",
+        "shape of the condition `smooth`: hyperbola; power:P, c(t) = (t^P + s^P)^(1/P) - s; or "
+        "the path of a lipschitz.json of `sdeflow lipschitz`: its steepness equalised above s",
     )
     predict: str = option("noise", "what the network predicts", choices=PREDICTIONS)
     weighting: str = option("simple", "weight of the loss over time", choices=WEIGHTINGS)
@@ -324,6 +330,7 @@ ARCHITECTURE = (
     "shared_noise",
     "condition",
     "smooth_scale",
+    "smooth_shape",
     "predict",
     "network",
     "size",
@@ -346,6 +353,12 @@ def settled(value: Value | None) -> Value:
     if value is None:
         raise TypeError("an unresolved setting is used: resolve the configuration first")
     return value
+
+
+def shape_name(config: TrainConfig) -> str:
+    """The shape of smooth time in a word: hyperbola, power:P, or equalised where it is a table."""
+    shape = config.smooth_shape
+    return shape if shape == "hyperbola" or shape.startswith("power:") else "equalised"
 
 
 def _plain(name: str) -> bool:

@@ -9,8 +9,9 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config import TrainConfig, load_config, shape_name
+
 if TYPE_CHECKING:
-    from .config import TrainConfig
     from .instruments.step_causes import CauseStudy
     from .instruments.step_sizes import StepStudy
     from .samples import Samples
@@ -43,6 +44,8 @@ def describe_process(config: TrainConfig) -> str:
 def describe(config: TrainConfig) -> str:
     """The settings of a run that matter most, in a line: data, process, condition, prediction."""
     told = f"condition {config.condition}"
+    if config.smooth_shape != "hyperbola":
+        told += f" ({shape_name(config)})"
     if config.etsdm:
         told += (
             f" shared in {config.etsdm_intervals} intervals (E-TSDM, edges {config.etsdm_edges})"
@@ -65,7 +68,6 @@ def write_run_figures(run: str | Path, svg: bool = False) -> list[Path]:
         The PNG files written, under ``RUN/figures``; none while there is nothing to draw.
     """
     from . import plots
-    from .config import load_config
     from .training.journal import read_metrics
 
     run = Path(run)

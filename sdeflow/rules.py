@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["conflicts"]
 
 _SHARING = ("etsdm_threshold", "etsdm_intervals", "etsdm_edges", "etsdm_at")
+_SMOOTH = ("smooth_scale", "smooth_shape")
 
 
 def conflicts(config: TrainConfig) -> Iterator[str]:
@@ -49,7 +50,7 @@ def conflicts(config: TrainConfig) -> Iterator[str]:
     default = {field.name: field.default for field in fields(config)}
     for names, used, what, remedy in (
         (_SHARING, config.etsdm or config.shared_noise, "E-TSDM", "--etsdm"),
-        (("smooth_scale",), config.condition == "smooth", "smooth time", "--condition smooth"),
+        (_SMOOTH, config.condition == "smooth", "smooth time", "--condition smooth"),
     ):
         for name in names:
             if not used and getattr(config, name) != default[name]:

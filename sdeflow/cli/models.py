@@ -44,7 +44,15 @@ PROCESS = (
     "etsdm_edges",
     "etsdm_at",
 )
-FOREIGN = ("condition", "smooth_scale", "predict", "data", "data_dir", "image_size")
+FOREIGN = (
+    "condition",
+    "smooth_scale",
+    "smooth_shape",
+    "predict",
+    "data",
+    "data_dir",
+    "image_size",
+)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from ..build import build_denoiser, build_sde
-from ..conditioning import default_threshold, read_edges
+from ..conditioning import default_threshold, read_edges, read_steepness
 from ..config import (
     ARCHITECTURE,
     PLACE,
     TrainConfig,
     settled,
+    shape_name,
 )
 from ..data import Dataset, load_data
 from ..denoiser import Denoiser
@@ -189,6 +190,8 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         and ":" not in edges
     ):
         values["etsdm_edges"] = json.dumps(read_edges(edges))  # the file may not be there later
+    if config.smooth_shape != "hyperbola" and not config.smooth_shape.startswith("power:"):
+        values["smooth_shape"] = json.dumps(read_steepness(config.smooth_shape))
     resolved = TrainConfig.from_dict(values)
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
@@ -210,6 +213,8 @@ def default_name(config: TrainConfig) -> str:
         parts.append(config.schedule)
     if config.condition != "time":
         parts.append(config.condition)
+    if config.smooth_shape != "hyperbola":
+        parts.append(shape_name(config))
     if config.shared_noise:
         parts.append("shared-noise")
     if config.etsdm:

@@ -30,7 +30,7 @@ def test_from_nothing_to_the_report(tmp_path: Path, name: str) -> None:
     run(tmp_path, "report")
     text = (tmp_path / "results" / "README.md").read_text()
     assert f"## {name}" in text
-    assert "Which claims stand" in text
+    assert "What the paper claims" in text
 
 
 def test_reports_need_results_only(tmp_path: Path) -> None:

@@ -89,15 +89,6 @@ def test_infinite_condition_is_refused(of: LogSNR) -> None:
     assert math.isfinite(ETSDM(ve, 0.1, of=type(of)(ve))(tensor(0.0)).item())
 
 
-def test_smooth_time() -> None:
-    c = SmoothTime(0.1)
-    t = torch.logspace(-8, 0, 50, dtype=torch.float64).requires_grad_()
-    assert torch.allclose(c(t), torch.sqrt(t * t + 0.01) - 0.1, atol=1e-16)
-    (slope,) = torch.autograd.grad(c(t).sum(), t)
-    assert torch.allclose(slope, t / torch.sqrt(t * t + 0.01))
-    assert c(tensor(1e-8)).item() == pytest.approx(1e-16 / 0.2, rel=1e-12)
-
-
 def test_functions_of_the_noise() -> None:
     t = tensor(0.01, 0.5)
     assert torch.equal(Time()(t), t)
@@ -124,7 +115,11 @@ def test_edges_from_a_file(tmp_path: Path) -> None:
 def test_from_settings() -> None:
     c = make_conditioning(VP, "time", etsdm=True, etsdm_edges="log-snr:0.004")
     assert c.breaks[0] == 0.004
-    assert isinstance(make_conditioning(VP, "smooth", smooth_scale=0.2), SmoothTime)
+    smooth = make_conditioning(VP, "smooth", smooth_scale=0.2, smooth_shape="power:3")
+    assert isinstance(smooth, SmoothTime)
+    assert (smooth.s, smooth.power) == (0.2, 3)
+    shared = make_conditioning(VP, "smooth", smooth_shape="[[0.01, 9], [1, 2]]", etsdm=True)
+    assert repr(shared).endswith("of=EqualisedTime(table of 2, s=0.1))")
 
 
 @pytest.mark.parametrize(

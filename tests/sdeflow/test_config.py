@@ -50,6 +50,7 @@ def test_values_come_as_yaml_and_flags_write_them() -> None:
         ({"label_dropout": 1.5}, ["--label-dropout"]),
         ({"smooth_scale": 0}, ["--smooth-scale"]),
         ({"smooth_scale": 0.2}, ["--smooth-scale", "add --condition smooth"]),
+        ({"smooth_shape": "power:3"}, ["--smooth-shape", "add --condition smooth"]),
         ({"etsdm_edges": "sigma"}, ["--etsdm-edges", "add --etsdm"]),
         ({"etsdm_threshold": 0.2}, ["--etsdm-threshold", "add --etsdm"]),
         ({"lipschitz_weight": -1.0}, ["--lipschitz-weight", "at least 0"]),

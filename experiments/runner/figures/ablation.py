@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from sdeflow.plots import STYLE
@@ -23,6 +24,7 @@ MEASURES = (
     ("heldout", "early", "held-out error, t < 0.1"),
     ("lipschitz", "largest_k", "largest K, jumps included"),
 )
+COLOURS = LinearSegmentedColormap.from_list("change", ["#3b6ea5", "white", "#b0602a"])
 
 
 def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:
@@ -32,16 +34,17 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
         return {}
     caption = (
         f"Digits, {seeds_of(records)}: change from the baseline in per cent, mean of paired logs; "
-        "the default is framed. Darker: worse; a cell without a number has not been run."
+        "the default is framed. Orange: worse, blue: better, each map on a scale of its own; a "
+        "cell without a number has not been run."
     )
     figure, grid = panels(experiment, 1, 4, caption, width=12, height=2.7, sharey=True)
     with rc_context({**STYLE, "axes.grid": False}):
         for axes, values, (_, _, title) in zip(grid[0], maps, MEASURES, strict=True):
             reach = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1.0
-            axes.imshow(values, cmap="Greys", vmin=-reach, vmax=1.6 * reach, aspect="auto")
+            axes.imshow(values, cmap=COLOURS, vmin=-reach, vmax=reach, aspect="auto")
             for i, j in np.argwhere(np.isfinite(values)):
                 change = 100 * math.expm1(values[i, j])
-                dark = values[i, j] > 0.55 * reach
+                dark = abs(values[i, j]) > 0.7 * reach
                 axes.text(j, i, f"{change:+.0f}", ha="center", va="center", fontsize=7,
                           color="white" if dark else "black")  # fmt: skip
             axes.add_patch(_frame())
@@ -56,7 +59,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
 def _frame():  # type: ignore[no-untyped-def]
     from matplotlib.patches import Rectangle
 
-    return Rectangle((1.5, 1.5), 1, 1, fill=False, edgecolor="#b0602a", linewidth=1.6)
+    return Rectangle((1.5, 1.5), 1, 1, fill=False, edgecolor="0.0", linewidth=1.6)
 
 
 def _map(records: Records, evaluation: str, metric: str) -> np.ndarray:

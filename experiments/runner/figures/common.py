@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from sdeflow.plots import LINES, STYLE, captioned
@@ -17,15 +17,21 @@ from sdeflow.plots import LINES, STYLE, captioned
 from ..spec import Experiment
 from ..verdicts import Records
 
-__all__ = ["arms_of", "band", "panels", "pick", "plain", "seeds_of", "style"]
+__all__ = ["arms_of", "band", "legend_above", "panels", "pick", "plain", "seeds_of", "style"]
 
 Array = NDArray[np.float64]
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
+LOOKS = (
+    *LINES,
+    ("#8d4c9e", (0, (1, 1))),
+    ("#c9a227", "-"),
+    ("#3f9a97", (0, (6, 2))),
+)
 
 
 def style(index: int) -> dict[str, Any]:
     """Line and mark of the arm with a number; told apart without colour."""
-    colour, dash = LINES[index % len(LINES)]
+    colour, dash = LOOKS[index % len(LOOKS)]
     return {"color": colour, "linestyle": dash, "marker": MARKS[index % len(MARKS)]}
 
 
@@ -33,10 +39,21 @@ def plain(axes: Axes, which: str) -> None:
     """A logarithmic axis (x or y) that spans little, labelled 0.5, 1, 2 in place of powers."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    subs = range(1, 10) if high / low < 4 else (1, 2, 5)
-    axis.set_major_locator(LogLocator(subs=subs))
+    if high / low < 4:  # powers and their multiples would leave one or two
+        axis.set_major_locator(MaxNLocator(4))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """What an axes shows, named above the panels on the right, in two rows if need be."""
+    handles, labels = axes.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    fits = sum(len(label) + 8 for label in named) < 12.5 * figure.get_size_inches()[0]
+    columns = len(named) if fits else -(-len(named) // 2)
+    figure.legend(named.values(), named.keys(), loc="upper right", ncols=max(1, columns))
 
 
 def pick(records: Records, **wanted: Any) -> list[Any]:

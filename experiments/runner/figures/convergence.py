@@ -10,7 +10,8 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import arms_of, band, panels, pick, seeds_of, style
+from ..words import arm_words
+from .common import arms_of, band, legend_above, panels, pick, seeds_of, style
 
 __all__ = ["draw"]
 
@@ -31,7 +32,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             values = [r["values"] for r in pick(mine, arm=arm, evaluation="history")]
             line = {k: v for k, v in style(index).items() if k != "marker"}
             last = np.mean([np.mean(v["noise"][len(v["noise"]) * 3 // 4 :], 0) for v in values], 0)
-            noise.stairs(last, values[0]["edges"], baseline=None, label=arm, **line)
+            noise.stairs(last, values[0]["edges"], baseline=None, label=arm_words(arm), **line)
             at = int(np.argmin(np.abs(np.array(values[0]["k_times"]) - 1e-3)))
             k = [[max(row[at], 1.0) for row in v["k"]] for v in values]
             band(steepness, values[0]["step"], k, arm, index)
@@ -42,6 +43,5 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             yscale="log", xlabel="training step", title="K(0.001), 1 or less at the edge"
         )
         loss.set(yscale="log", xlabel="training step", title="held-out loss")
-        handles, labels = noise.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=len(labels))
+        legend_above(figure, noise)
     return {"history": (figure, "Noise of the gradient by time; K and loss over training.")}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -9,7 +12,8 @@ from sdeflow.plots import AXES_OF_NOISE, STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import arms_of, band, panels, pick, seeds_of, style
+from ..words import arm_words
+from .common import arms_of, band, legend_above, panels, pick, seeds_of, style
 
 __all__ = ["steepness"]
 
@@ -36,21 +40,32 @@ def steepness(
                 found = pick(records, problem=problem, arm=arm, evaluation="lipschitz")
                 values = [r["values"] for r in found]
                 x = values[0]["t" if name == "time" else name]
-                band(axes, x, [v["total"] for v in values], arm, index, marks=False)
-                _jumps(axes, values, name, index)
+                x, series = _broken(x, [v["total"] for v in values])
+                band(axes, x, series, arm_words(arm), index, marks=False)
+                _jumps(axes, values, name, index, arm)
             axes.set_xscale(scale)
             axes.set_xlabel(label)
         grid[0][0].set_yscale("log")
         if any(v == 0 for r in mine for v in r["values"].get("total", ())):
-            grid[0][0].set_yscale("symlog", linthresh=min(lowest, default=1.0) / 2)
-            grid[0][0].set_ylim(bottom=0)
+            least = min(lowest, default=1.0)
+            grid[0][0].set_yscale("symlog", linthresh=least / 2)
+            grid[0][0].set_ylim(bottom=-least / 10)  # a line at 0 stays clear of the axis
         grid[0][0].set_ylabel("E||d eps/dt||, per unit of t")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=len(labels))
+        legend_above(figure, grid[0][0])
     return figure
 
 
-def _jumps(axes, values: list, name: str, index: int) -> None:  # type: ignore[no-untyped-def]
+def _broken(x: list[float], series: list[list[float]]) -> tuple[list[float], list[list[float]]]:
+    """Curves with a gap where all seeds go from 0 to more or back: no line leads across."""
+    zero = [all(v == 0 for v in column) for column in zip(*series, strict=True)]
+    for i in range(len(x) - 1, 0, -1):
+        if zero[i] != zero[i - 1]:
+            x = [*x[:i], x[i], *x[i:]]
+            series = [[*one[:i], math.nan, *one[i:]] for one in series]
+    return x, series
+
+
+def _jumps(axes, values: list[Any], name: str, index: int, arm: str) -> None:  # type: ignore[no-untyped-def]
     """Crosses at the jumps, each divided by 1/1000; on the axes of noise by interpolation."""
     import numpy as np
 
@@ -60,4 +75,8 @@ def _jumps(axes, values: list, name: str, index: int) -> None:  # type: ignore[n
         at = np.array(v["jump_t"])
         if name != "time":
             at = np.interp(np.log(at), np.log(v["t"]), v[name])
-        axes.plot(at, np.array(v["jump"]) * 1000, "x", color=style(index)["color"], markersize=4)
+        label = f"{arm_words(arm)}: jump / 0.001" if v is values[0] else None
+        axes.plot(
+            at, np.array(v["jump"]) * 1000, "x", color=style(index)["color"], markersize=4,
+            label=label,
+        )  # fmt: skip

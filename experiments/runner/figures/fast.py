@@ -10,15 +10,16 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import arms_of, panels, pick, plain, seeds_of, style
+from ..words import arm_words
+from .common import arms_of, legend_above, panels, pick, plain, seeds_of, style
 from .pictures import pictures
 
 __all__ = ["draw"]
 
 FAMILIES = {
     "DDIM, time grid": ("ddim-5", "ddim-10", "ddim-20", "ddim-50"),
-    "DPM-Solver++ 2M, log-SNR grid": ("dpmpp-5", "dpmpp-10", "dpmpp-20", "dpmpp-50"),
-    "DPM-Solver++ 2M, time grid": ("dpmpp-time-10", "dpmpp-time-20"),
+    "DPM-Solver++, log-SNR grid": ("dpmpp-5", "dpmpp-10", "dpmpp-20", "dpmpp-50"),
+    "DPM-Solver++, time grid": ("dpmpp-time-10", "dpmpp-time-20"),
     "adaptive dopri5": ("adaptive-loose", "adaptive"),
 }
 
@@ -42,8 +43,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             row[0].set_ylabel("Fréchet distance,\nclassifier features")
         for axes in grid[-1]:
             axes.set_xlabel("evaluations a sample")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=len(labels))
+        legend_above(figure, grid[0][0])
     made = {"curves": (figure, "Fréchet distance of samples against evaluations.")}
     for problem in problems:
         shown = pictures(experiment, records, problem, ("ddim-10", "dpmpp-20"))
@@ -70,9 +70,12 @@ def _family(axes, records: Records, problem: str, evaluations: tuple[str, ...]) 
                 )  # fmt: skip
         if x:
             look = style(index) | {"marker": ""}
-            axes.plot(x, y, label=arm, **look)
+            axes.plot(x, y, label=arm_words(arm), **look)
     if floors:
         axes.axhline(np.mean(floors), color="0.3", linestyle=":", linewidth=0.8)
     axes.set(xscale="log", yscale="log")
     plain(axes, "x")
     plain(axes, "y")
+    if not any(name.startswith("adaptive") for name in evaluations):
+        numbers = [name.rpartition("-")[2] for name in evaluations]
+        axes.set_xticks([int(number) for number in numbers], numbers)

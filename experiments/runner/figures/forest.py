@@ -12,6 +12,7 @@ from sdeflow.plots import STYLE, captioned
 
 from ..spec import Experiment
 from ..verdicts import FAILS, HOLDS, Finding
+from ..words import arm_words, metric_words, setting_words
 from .common import plain
 
 __all__ = ["forest"]
@@ -29,21 +30,30 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
     reach = min(WIDEST, max(0.05, *(1.1 * abs(v) for v in edges if math.isfinite(v))))
     caption = (
         f"{experiment.title}, scale {experiment.scale}. Ratio of the first to the second; small "
-        "dots: seeds; bars: paired 95 % intervals over seeds, cut at the edge. Circle: holds, red "
-        "cross: does not hold here, open: undecided or incomplete."
+        "dots: seeds; bars: paired 95 % intervals over seeds, cut at the edge. Shaded: the "
+        "claimed side. Filled circle: holds, red cross: does not hold here, open: undecided or "
+        "incomplete."
     )
+    if any(f.family for f in shown):
+        caption += (
+            " Claims of many comparisons are corrected for their number: a bar clear of 1 can be "
+            "undecided there."
+        )
     with rc_context(STYLE):
-        figure, bottom = captioned(10.5, 0.7 + 0.19 * (len(shown) + _claims(shown)), caption)
+        figure, bottom = captioned(11.5, 0.7 + 0.19 * (len(shown) + _claims(shown)), caption)
         room = 0.42 / figure.get_size_inches()[1]  # of the ticks and the label below
-        axes = figure.add_axes((0.47, bottom + room, 0.36, 0.99 - bottom - room))
+        axes = figure.add_axes((0.48, bottom + room, 0.30, 0.99 - bottom - room))
         y, before = 0.0, ""
         for f in shown:
             if f.id != before:
                 axes.text(
-                    -1.24, y, f.text[:118], transform=axes.get_yaxis_transform(), fontsize=7.5,
+                    -1.56, y, f.text[:112], transform=axes.get_yaxis_transform(), fontsize=7.5,
                     va="center", weight="bold",
                 )  # fmt: skip
                 y, before = y - 1, f.id
+            low = f.expect == "lower"
+            axes.axhspan(y - 0.5, y + 0.5, 0.0 if low else 0.5, 0.5 if low else 1.0,
+                         color="#e9f0e4", linewidth=0, zorder=0)  # fmt: skip
             _line(axes, f, y, reach)
             y -= 1
         axes.axvline(1, color="0.4", linewidth=0.7)
@@ -70,19 +80,25 @@ def _line(axes, f: Finding, y: float, reach: float) -> None:  # type: ignore[no-
               markersize=3, zorder=3)  # fmt: skip
     axes.plot(clip(f.paired.value), y, mark, color=colour, markerfacecolor=filled, markersize=5,
               zorder=4)  # fmt: skip
-    metric = f.metric if f.evaluation != "steps" else f.metric.partition(" ")[2]
-    about = f"{f.problem}, {f.evaluation}: {f.arm} / {_short(f)}, {metric}"
+    about = f"{f.problem}, {_setting(f)}: {arm_words(f.arm)} / {_against(f)}"
     transform = axes.get_yaxis_transform()
-    axes.text(-1.22, y, about[:105], transform=transform, fontsize=6.5, va="center", color="0.2")
+    axes.text(-1.53, y, about[:112], transform=transform, fontsize=6.5, va="center", color="0.2")
     text = f"{f.change(f.paired.value):+.1f} %"
     if math.isfinite(f.paired.low):
         text += f" ({f.change(f.paired.low):+.0f}, {f.change(f.paired.high):+.0f})"
     text += f", {f.verdict}"
-    axes.text(1.02, y, text[:48], transform=transform, fontsize=6.5, va="center")
+    axes.text(1.02, y, text[:52], transform=transform, fontsize=6.5, va="center")
 
 
-def _short(f: Finding) -> str:
-    """What is compared with; of a metric's ID only what follows its name."""
+def _setting(f: Finding) -> str:
+    """The metric, and the evaluation or the setting of the solver."""
+    setting = setting_words(f.metric) if f.evaluation == "steps" else f.evaluation
+    return f"{metric_words(f.metric)}, {setting}"
+
+
+def _against(f: Finding) -> str:
+    """What is compared with: an arm, a constant, or the same arm otherwise."""
     if f.against.endswith(" blind"):
-        return "blind"
-    return f.against if f.evaluation != "steps" else f.against.partition(" ")[2] or f.against
+        return "not told"
+    setting = setting_words(f.against) if f.evaluation == "steps" else ""
+    return setting.split(", ")[1] if setting else arm_words(f.against)

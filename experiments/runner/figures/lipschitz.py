@@ -10,7 +10,8 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import arms_of, panels, pick, seeds_of
+from ..words import arm_words
+from .common import arms_of, legend_above, panels, pick, plain, seeds_of, style
 from .curves import steepness
 
 __all__ = ["draw"]
@@ -69,11 +70,12 @@ def _schedules(experiment: Experiment, records: Records) -> Figure | None:
                         label={0: "own time" if mark == "o" else "E-TSDM"}.get(row),
                     )  # fmt: skip
             axes.set_xscale("log")
-            axes.set_xlabel(f"{label} (0 at the left edge)")
+            plain(axes, "x")
+            zero = any(r["values"].get(metric) == 0 for r in mine)
+            axes.set_xlabel(f"{label} (0 at the left edge)" if zero else label)
         grid[0][0].set_yticks(range(len(arms)), ["linear" if a == "baseline" else a for a in arms])
         grid[0][0].invert_yaxis()
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=2)
+        legend_above(figure, grid[0][0])
         figure.subplots_adjust(left=0.12)
     return figure
 
@@ -89,7 +91,7 @@ def _training(experiment: Experiment, records: Records) -> Figure | None:
         for axes, (metric, label) in zip(
             grid[0], (("k_0.001", "K(0.001)"), ("early_max", "largest early K")), strict=True
         ):
-            for arm, look in (("baseline", "ko-"), ("etsdm", "x--"), ("smooth-0.1", "s:")):
+            for index, arm in enumerate(TRAINED):
                 x, y = [], []
                 for problem in done:
                     found = pick(records, problem=problem, arm=arm, evaluation="lipschitz")
@@ -97,9 +99,8 @@ def _training(experiment: Experiment, records: Records) -> Figure | None:
                         x.append(LENGTHS[problem])
                         y.append(np.mean([max(r["values"][metric], 1.0) for r in found]))
                 if x:
-                    axes.plot(x, y, look, label=arm, markersize=4)
+                    axes.plot(x, y, label=arm_words(arm), markersize=4, **style(index))
             axes.set(xscale="log", yscale="log", xlabel="training steps", title=label)
         grid[0][0].set_ylabel("per unit of t (1 or less at the edge)")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=3)
+        legend_above(figure, grid[0][0])
     return figure

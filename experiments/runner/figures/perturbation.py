@@ -9,13 +9,14 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import arms_of, band, panels, pick, seeds_of
+from ..words import arm_words
+from .common import arms_of, band, legend_above, panels, pick, plain, seeds_of
 
 __all__ = ["draw"]
 
 COLUMNS = (
-    ("x", "0.1", "x, by a tenth"),
-    ("condition", "0.01", "condition, by a hundredth of its range"),
+    ("x", "0.1", "x perturbed by a tenth"),
+    ("condition", "0.01", "condition, by 1 % of its range"),
     ("features", "0.1", "embedding, by a tenth"),
 )
 
@@ -48,12 +49,12 @@ def _one(experiment: Experiment, records: Records, problem: str) -> Figure | Non
                     times = found[0]["values"]["times"]
                     keys = [f"{what} {answer} {t:g} {scale}" for t in times]
                     series = [[r["values"].get(key) for key in keys] for r in found]
-                    band(axes, times, series, arm, index)
+                    band(axes, times, series, arm_words(arm), index)
                 axes.set(xscale="log", yscale="log")
-                axes.set_title(f"{answer} when perturbing {title}", fontsize=8)
+                plain(axes, "y")
+                axes.set_title(f"{answer}, {title}", fontsize=8)
             row[0].set_ylabel("relative change")
         for axes in grid[-1]:
             axes.set_xlabel("time t")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=len(labels))
+        legend_above(figure, grid[0][0])
     return figure

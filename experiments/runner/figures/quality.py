@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -10,7 +12,8 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import arms_of, panels, pick, seeds_of, style
+from ..words import arm_words
+from .common import arms_of, legend_above, panels, pick, seeds_of, style
 
 __all__ = ["draw", "error_by_time"]
 
@@ -25,8 +28,15 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     }
 
 
-def error_by_time(experiment: Experiment, records: Records) -> Figure | None:
-    """A panel per problem, a line per arm: error in each bin of t over that of the baseline."""
+def error_by_time(
+    experiment: Experiment, records: Records, arms: Sequence[str] | None = None
+) -> Figure | None:
+    """A panel per problem, a line per arm: error in each bin of t over that of the baseline.
+
+    Args:
+        experiment, records: what was measured.
+        arms: which; all of them by default.
+    """
     problems = list(
         dict.fromkeys(
             r["problem"]
@@ -48,19 +58,25 @@ def error_by_time(experiment: Experiment, records: Records) -> Figure | None:
             for index, arm in enumerate(arms_of(records, problem, "heldout")):
                 found = pick(records, problem=problem, arm=arm, evaluation="heldout")
                 pairs = [(r["values"], base[r["seed"]]) for r in found if r["seed"] in base]
-                if arm == "baseline" or not pairs:
+                if arm == "baseline" or not pairs or (arms is not None and arm not in arms):
                     continue
                 edges = pairs[0][0]["edges"]
                 ratios = np.array([np.divide(v["bins"], b["bins"]) for v, b in pairs])
                 look = style(index)
                 line = {"color": look["color"], "linestyle": look["linestyle"]}
-                axes.stairs(ratios.mean(0), edges, baseline=None, label=arm, linewidth=1.3, **line)
+                axes.stairs(
+                    ratios.mean(0),
+                    edges,
+                    baseline=None,
+                    label=arm_words(arm),
+                    linewidth=1.3,
+                    **line,
+                )
                 middle = np.sqrt(np.multiply(edges[1:], edges[:-1]))
                 for ratio in ratios:
                     axes.plot(middle, ratio, ".", color=look["color"], markersize=2.5)
             axes.axhline(1, color="0.4", linewidth=0.6)
             axes.set(xscale="log", xlabel="time t", title=problem)
         grid[0][0].set_ylabel("error / baseline's")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=min(6, len(labels)))
+        legend_above(figure, grid[0][0])
     return figure

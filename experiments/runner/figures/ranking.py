@@ -10,7 +10,8 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import panels, pick, seeds_of
+from ..words import arm_words
+from .common import panels, pick, plain, seeds_of
 
 __all__ = ["ranking"]
 
@@ -38,6 +39,8 @@ def ranking(experiment: Experiment, records: Records, problem: str) -> Figure | 
     if len(arms) < 2 or not shown:
         return None
     caption = f"{problem}, {seeds_of(mine)}: dots are seeds, bars their mean; dotted: baseline."
+    if any(r["values"].get(m[1]) == 0 for r in mine for m in shown if r["evaluation"] == m[0]):
+        caption += f" A 0 is drawn at {LEAST:g}."
     width = 1.6 + 2.1 * len(shown)
     figure, grid = panels(
         experiment, 1, len(shown), caption, width=width, height=0.24 * len(arms) + 0.7, sharey=True
@@ -54,9 +57,10 @@ def ranking(experiment: Experiment, records: Records, problem: str) -> Figure | 
                 if arm == "baseline":
                     axes.axvline(np.mean(values), color="0.3", linestyle=":", linewidth=0.8)
             axes.set_xscale("log")
+            plain(axes, "x")
             axes.set_title(title, fontsize=8)
             axes.tick_params(axis="x", which="both", labelsize=6.5)
-        grid[0][0].set_yticks(range(len(arms)), arms)
-        grid[0][0].invert_yaxis()
+        grid[0][0].set_yticks(range(len(arms)), [arm_words(arm) for arm in arms])
+        grid[0][0].set_ylim(len(arms) - 0.5, -0.5)
         figure.subplots_adjust(left=1.55 / width, wspace=0.12)
     return figure

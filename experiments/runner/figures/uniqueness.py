@@ -9,7 +9,8 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import band, panels, pick, seeds_of
+from ..words import arm_words
+from .common import band, legend_above, panels, pick, seeds_of
 
 __all__ = ["draw"]
 
@@ -29,13 +30,12 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             pairs = list(dict.fromkeys((r["problem"], r["arm"]) for r in mine))
             for index, (problem, arm) in enumerate(pairs):
                 found = pick(mine, problem=problem, arm=arm)
-                name = arm if arm.startswith("exact") else f"{problem}, {arm}"
+                name = arm if arm.startswith("exact") else f"{problem}, {arm_words(arm)}"
                 series = [r["values"][way] for r in found]
                 band(axes, found[0]["values"]["t_min"], series, name, index)
             axes.axhline(0, color="0.4", linewidth=0.6)
             start, end = ("1", "t_min") if way == "backward" else ("t_min", "1")
             axes.set(xscale="log", xlabel="t_min", title=f"{way}: from t = {start} to {end}")
         grid[0][0].set_ylabel("separation, nats")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper right", ncols=3, fontsize=7)
+        legend_above(figure, grid[0][0])
     return {"separation": (figure, "Separation of neighbouring solutions.")}

@@ -18,6 +18,8 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "shared-noise": {"shared_noise": True, "time_distribution": "uniform"},
     "sigma-floor": {"sigma_floor": 0.02},
     "super-resolution": {"data": "digits", "super_resolution": 2, "lipschitz_weight": 1e-4},
+    "power": {"condition": "smooth", "smooth_shape": "power:3", "smooth_scale": 0.2},
+    "equalised": {"condition": "smooth", "smooth_shape": "[[0.001, 80.0], [0.5, 2.0]]"},
     "table": {"embedding": "table"},
     "fourier": {"embedding": "fourier", "embedding_scale": 0.1},
 }

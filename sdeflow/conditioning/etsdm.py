@@ -1,10 +1,4 @@
-r"""What the network is told about time: the condition c(t).
-
-Two clocks are kept apart. Solver time t says where the process is; condition time c = c(t) is
-what enters the network's embedding. Only c is changed here; alpha, sigma and the integration
-never see it.
-
-E-TSDM (Yang et al., ICLR 2024, arXiv 2306.11251) shares the condition near t = 0:
+r"""Time shared near 0 (E-TSDM, Yang et al., ICLR 2024, arXiv 2306.11251), and noise shared.
 
     f_T(t) = t_{i-1}  for t in [t_{i-1}, t_i),   0 = t_0 < t_1 < ... < t_n = threshold
     f_T(t) = t        for t >= threshold
@@ -15,129 +9,15 @@ No tolerance is used at the edges: t just below an edge is below it.
 
 from __future__ import annotations
 
-import json
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .sde import SDE, VP
+from ..sde import SDE, VP
+from .base import Conditioning, Time
 
-__all__ = [
-    "EDM",
-    "ETSDM",
-    "Conditioning",
-    "LogSNR",
-    "NoTime",
-    "SharedNoise",
-    "Sigma",
-    "SmoothTime",
-    "Time",
-    "default_threshold",
-    "make_conditioning",
-    "read_edges",
-]
-
-
-class Conditioning(ABC):
-    """c = c(t), float64 (B,) to float64 (B,).
-
-    Attributes:
-        breaks: the times at which c jumps (or has a kink), ascending, inside (0, 1).
-        span: size of the range c covers over a run, in c's own unit; the embedding of a network
-            divides by it so that every condition meets the same frequencies.
-        quantised: whether the model knows some noise levels only: those of `visited`.
-    """
-
-    breaks: tuple[float, ...] = ()
-    span: float = 1.0
-    quantised: bool = False
-
-    @abstractmethod
-    def __call__(self, t: Tensor) -> Tensor:
-        """The condition at times t."""
-
-    def visited(self, t: Tensor) -> Tensor:
-        """The times at which the process itself is to be instead of t: t, unless `quantised`."""
-        return t
-
-    def __repr__(self) -> str:
-        return type(self).__name__
-
-
-class Time(Conditioning):
-    """c = t."""
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return t
-
-
-class SmoothTime(Conditioning):
-    """c = sqrt(t^2 + s^2) - s, written t^2 / (sqrt(t^2 + s^2) + s): c'(0) = 0, no jumps.
-
-    About t - s far from 0. The derivative of a network through its condition, (dF/dc) c'(t),
-    goes to 0 with t as long as dF/dc stays bounded.
-
-    Args:
-        s: time scale of the smoothing, in units of t.
-    """
-
-    def __init__(self, s: float = 0.1) -> None:
-        if not 0 < s < math.inf:
-            raise ValueError(f"smooth_scale={s}: need a positive time scale, e.g. 0.1")
-        self.s = s
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return t * t / (torch.sqrt(t * t + self.s**2) + self.s)
-
-    def __repr__(self) -> str:
-        return f"SmoothTime(s={self.s:g})"
-
-
-class _OfNoise(Conditioning):
-    """A condition that is a function of the noise level."""
-
-    def __init__(self, sde: SDE) -> None:
-        self.sde = sde
-
-
-class LogSNR(_OfNoise):
-    """c = lambda(t) = log(alpha/sigma)."""
-
-    span = 20.0
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return self.sde.log_snr(t)
-
-
-class Sigma(_OfNoise):
-    """c = sigma(t)."""
-
-    def __init__(self, sde: SDE) -> None:
-        super().__init__(sde)
-        self.span = float(sde.sigma(1.0))
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return self.sde.sigma(t)
-
-
-class EDM(_OfNoise):
-    """c = ln(sigma/alpha) / 4, the condition of Karras et al. 2022 (arXiv 2206.00364)."""
-
-    span = 5.0
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return -self.sde.log_snr(t) / 4
-
-
-class NoTime(Conditioning):
-    """c = 0: the network is told nothing, E-TSDM's limit."""
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
+__all__ = ["ETSDM", "SharedNoise", "default_threshold"]
 
 
 def default_threshold(sde: SDE) -> float:
@@ -318,68 +198,3 @@ def _edges(
         )
     # 15 digits: 0.06, not its neighbour 0.06000000000000001.
     return [*(float(f"{edge:.15g}") for edge in inner.tolist()), threshold]
-
-
-def read_edges(path: str | Path) -> list[float]:
-    """Edges t_1 < ... < t_n from a file: a JSON list, or {"edges": [...]}; or the list itself.
-
-    Raises:
-        ValueError: the file is missing or holds something else.
-    """
-    try:
-        written = str(path).startswith("[")
-        found = json.loads(str(path) if written else Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"edges={str(path)!r}: neither time, sigma, log-snr nor a readable JSON file of edges "
-            f"({error})"
-        ) from error
-    edges = found.get("edges") if isinstance(found, dict) else found
-    if not isinstance(edges, list) or not all(type(e) in (int, float) for e in edges):
-        raise ValueError(f"edges={str(path)!r}: the file must hold a list of numbers, t_1 .. t_n")
-    return [float(edge) for edge in edges]
-
-
-def make_conditioning(
-    sde: SDE,
-    condition: str = "time",
-    smooth_scale: float = 0.1,
-    etsdm: bool = False,
-    etsdm_threshold: float | None = None,
-    etsdm_intervals: int = 5,
-    etsdm_edges: str = "time",
-    etsdm_at: str = "left",
-    shared_noise: bool = False,
-    t_min: float = 1e-5,
-) -> Conditioning:
-    """A conditioning from plain settings, as the command line has them.
-
-    `shared_noise` shares the noise level in the intervals of E-TSDM, the first level at t_min.
-
-    `condition` is one of time, smooth, log-snr, sigma, edm, none; `etsdm_edges` is time, sigma,
-    log-snr, log-snr:FIRST (the first edge in t), the path of a JSON file of edges, or a JSON list.
-    """
-    made: dict[str, Conditioning] = {
-        "time": Time(),
-        "smooth": SmoothTime(smooth_scale),
-        "log-snr": LogSNR(sde),
-        "sigma": Sigma(sde),
-        "edm": EDM(sde),
-        "none": NoTime(),
-    }
-    if condition not in made:
-        raise ValueError(f"condition={condition!r}: choose one of {', '.join(made)}")
-    if not (etsdm or shared_noise):
-        return made[condition]
-    edges: str | list[float] = etsdm_edges
-    first = None
-    if etsdm_edges.startswith("log-snr:"):
-        edges, _, given = etsdm_edges.partition(":")
-        try:
-            first = float(given)
-        except ValueError:
-            raise ValueError(f"etsdm_edges={etsdm_edges!r}: {given!r} is not a time") from None
-    elif etsdm_edges not in ("time", "sigma", "log-snr"):
-        edges = read_edges(etsdm_edges)
-    settings = (etsdm_threshold, etsdm_intervals, edges, etsdm_at, made[condition], first)
-    return SharedNoise(sde, *settings, t_min) if shared_noise else ETSDM(sde, *settings)

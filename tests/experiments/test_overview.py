@@ -1,0 +1,74 @@
+"""The tables that open the report: complete, and each verdict from its rule."""
+
+import dataclasses
+
+import pytest
+
+from experiments.runner.overview import groups, overview, together, verdict
+from experiments.runner.spec import NAMES, load_experiment
+from experiments.runner.verdicts import FAILS, HOLDS, UNDECIDED, UNTESTED, Finding, findings
+from experiments.runner.words import arm_words, metric_words, setting_words
+
+OPEN = "incomplete (1 of 3 seeds)"
+
+
+def some(*verdicts: str) -> list[Finding]:
+    first = findings(load_experiment("fast", "laptop"), [])[0]
+    return [
+        dataclasses.replace(first, verdict=v, wanted=3, seeds=(10,) if v == OPEN else (10, 11, 12))
+        for v in verdicts
+    ]
+
+
+def test_every_claim_has_a_line() -> None:
+    listed = {name for group in groups() for row in group["rows"] for name in row["by"]}
+    experiments = [load_experiment(name, "laptop") for name in NAMES]
+    claims = {f"{e.name}/{claim['id']}" for e in experiments for claim in e.claims}
+    assert listed == claims
+
+
+def test_tables_without_results() -> None:
+    text = overview({name: findings(load_experiment(name, "laptop"), []) for name in NAMES})
+    assert text.count("| in short | measured | verdict |") == len(groups()) == 3
+    assert text.count("\n| ") >= sum(len(group["rows"]) for group in groups())
+    assert "holds" not in text.split("What its reviewers asked")[0].replace("holds in part", "")
+
+
+def test_a_line_of_an_unknown_claim_is_refused() -> None:
+    with pytest.raises(ValueError, match="is no claim of an experiment"):
+        overview({})
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "text"),
+    [
+        ([HOLDS, HOLDS], "**holds** (2 of 2)"),
+        ([HOLDS, UNDECIDED], "**holds in part** (holds 1, undecided 1)"),
+        ([HOLDS, FAILS, OPEN], "**mixed** (holds 1, does not hold here 1, open 1)"),
+        ([FAILS, UNDECIDED], "**does not hold here** (does not hold here 1, undecided 1)"),
+        ([UNDECIDED, UNTESTED], "**undecided** (1 of 1)"),
+        ([HOLDS, OPEN], "**holds** (holds 1, open 1)"),
+        ([OPEN, OPEN], "open (2 of 6 pairs)"),
+        ([UNTESTED], "not tested here"),
+    ],
+    ids=["holds", "part", "mixed", "fails", "undecided", "some", "open", "untested"],
+)
+def test_verdicts_together(verdicts: list[str], text: str) -> None:
+    assert together(some(*verdicts)) == text
+
+
+def test_no_difference_can_be_an_answer() -> None:
+    assert verdict(some(UNDECIDED), "no difference seen") == "no difference seen"
+
+
+def test_words() -> None:
+    assert arm_words("smooth-start-etsdm") == "smooth-start + E-TSDM"
+    assert arm_words("n5-t0.1") == "n = 5, t~ = 0.1"
+    assert arm_words("smooth-0.02") == "smooth time, s = 0.02"
+    assert metric_words("early_max") == "largest early K"
+    assert metric_words("something") == "something"
+    name = "evaluations dopri5 x/alpha/noise-ratio 0.001 1e-05 pid blind"
+    assert setting_words(name) == (
+        "dopri5, clock sigma/alpha, tol 0.001, to t = 1e-05, pid control, not told"
+    )
+    assert setting_words("evaluations") == ""
