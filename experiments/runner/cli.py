@@ -26,6 +26,14 @@ FAILED = 3  # exit code of a numerical or other failure; what succeeded is kept
 )
 @click.option("--seeds", type=int, help="How many seeds. [default: as in the experiment's file]")
 @click.option(
+    "--problem",
+    "problems",
+    multiple=True,
+    metavar="NAME",
+    help="Only what is trained or exact on this problem (experiments/problems.yaml); may be given "
+    "several times. [default: all]",
+)
+@click.option(
     "--workers", type=int, default=1, help="How many processes share the work. [default: 1]"
 )
 @click.option(
@@ -48,6 +56,7 @@ def main(
     name: str,
     scale: str,
     seeds: int | None,
+    problems: tuple[str, ...],
     workers: int,
     dry_run: bool,
     runs: Path,
@@ -64,7 +73,7 @@ def main(
         if name == "report":
             _report(scale, runs, results)
         else:
-            _run(name, scale, seeds, workers, dry_run, runs, results)
+            _run(name, scale, seeds, problems, workers, dry_run, runs, results)
     except ValueError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -74,6 +83,7 @@ def _run(
     name: str,
     scale: str,
     seeds: int | None,
+    problems: tuple[str, ...],
     workers: int,
     dry_run: bool,
     runs: Path,
@@ -88,12 +98,21 @@ def _run(
     experiments = [load_experiment(each, scale, seeds) for each in names]
     place = results or ROOT / "results" / scale
     jobs = make_jobs(experiments, runs, place)
+    if problems:
+        known = dict.fromkeys(job.subject.problem for job in jobs)
+        for problem in problems:
+            if problem not in known:
+                raise ValueError(
+                    f"--problem is {problem}: {name} at scale {scale} has {', '.join(known)}"
+                )
+        jobs = [job for job in jobs if job.subject.problem in problems]
     if dry_run:
         _print(experiments, jobs, runs)
         return
     if workers > 1:
         where = ["--runs", str(runs), "--results", str(place)]
-        _spawn(workers, [name, "--scale", scale, *where], seeds)
+        only = [word for problem in problems for word in ("--problem", problem)]
+        _spawn(workers, [name, "--scale", scale, *where, *only], seeds)
     from .collect import collect
     from .worker import work
 

@@ -159,6 +159,18 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "experiment 'fats' is unknown" in result.output
 
 
+def test_only_some_problems(tmp_path: Path) -> None:
+    arguments = ["uniqueness", "--scale", "laptop", "--dry-run", "--runs", str(tmp_path)]
+    result = CliRunner().invoke(main, [*arguments, "--problem", "plane"])
+    assert result.exit_code == 0, result.output
+    assert "9 jobs, each once" in result.output  # three exact models, three seeds
+    result = CliRunner().invoke(main, [*arguments, "--problem", "plan"])
+    assert result.exit_code == 2
+    assert (
+        result.output == "Error: --problem is plan: uniqueness at scale laptop has plane, digits\n"
+    )
+
+
 def test_results_appear_whole(tmp_path: Path) -> None:
     write_result(tmp_path / "job", {"a": 1})
     assert read_result(tmp_path / "job") == {"a": 1}
