@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .files import read_bytes
 from .sde import SDE, VP
 
 __all__ = [
@@ -328,8 +329,8 @@ def read_edges(path: str | Path) -> list[float]:
     """
     try:
         written = str(path).startswith("[")
-        found = json.loads(str(path) if written else Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(str(path) if written else read_bytes(Path(path)))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"edges={str(path)!r}: neither time, sigma, log-snr nor a readable JSON file of edges "
             f"({error})"
@@ -337,7 +338,10 @@ def read_edges(path: str | Path) -> list[float]:
     edges = found.get("edges") if isinstance(found, dict) else found
     if not isinstance(edges, list) or not all(type(e) in (int, float) for e in edges):
         raise ValueError(f"edges={str(path)!r}: the file must hold a list of numbers, t_1 .. t_n")
-    return [float(edge) for edge in edges]
+    try:
+        return [float(edge) for edge in edges]
+    except OverflowError:
+        raise ValueError(f"edges={str(path)[:80]!r}: times are numbers in (0, 1)") from None
 
 
 def make_conditioning(
