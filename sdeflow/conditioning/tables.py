@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..files import read_bytes
+
 __all__ = ["read_edges", "read_steepness"]
 
 
@@ -20,7 +22,10 @@ def read_edges(path: str | Path) -> list[float]:
     edges = found.get("edges") if isinstance(found, dict) else found
     if not isinstance(edges, list) or not all(type(e) in (int, float) for e in edges):
         raise ValueError(f"edges={str(path)!r}: the file must hold a list of numbers, t_1 .. t_n")
-    return [float(edge) for edge in edges]
+    try:
+        return [float(edge) for edge in edges]
+    except OverflowError:
+        raise ValueError(f"edges={_short(path)}: times are numbers in (0, 1)") from None
 
 
 def read_steepness(path: str | Path) -> list[tuple[float, float]]:
@@ -71,6 +76,6 @@ def _read(path: str | Path, option: str, otherwise: str) -> Any:
     """The JSON content of a file, or of `path` itself where that is a list."""
     written = str(path).startswith("[")
     try:
-        return json.loads(str(path) if written else Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(str(path) if written else read_bytes(Path(path)))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{option}={_short(path)}: {otherwise} ({error})") from error
