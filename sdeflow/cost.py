@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .networks import make_network
+from .precision import own_precision
 
 __all__ = ["Cost", "estimate", "kept_bytes", "step_flops"]
 
@@ -110,7 +111,8 @@ def _speed(
     for _ in range(4):
         began = time.perf_counter()
         x, c = _inputs(shape, batch, str(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        mixed = precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16) if mixed else own_precision(device):
             out = network(x, c)
         # Reading a number waits for the device.
         out.float().square().mean().backward()

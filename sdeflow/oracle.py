@@ -298,9 +298,10 @@ class LabelledOracle(Oracle):
         if label is None:
             return self.members[-1].predict(x, t, wanted)
         out = torch.empty_like(x)
-        for k in sorted(set(label.tolist())):
+        for k, member in enumerate(self.members):
             rows = (label == k).nonzero()[:, 0]
-            out[rows] = self.members[k].predict(x[rows], t[rows.cpu()], wanted)
+            if len(rows):
+                out[rows] = member.predict(x[rows], t[rows.cpu()], wanted)
         return out
 
 

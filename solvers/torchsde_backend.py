@@ -242,7 +242,15 @@ def integrate(
 
     Returns:
         How every sample ended.
+
+    Raises:
+        ValueError: for a device that has no float64.
     """
+    if y.device.type == "mps":
+        raise ValueError(
+            f"method={method!r} multiplies states by float64 times, which {y.device} lacks; "
+            "take one of our own methods, such as 'sra1'"
+        )
     import torchsde
 
     name = method.removeprefix(PREFIX)

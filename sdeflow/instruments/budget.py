@@ -29,7 +29,6 @@ the exact one with x drawn at times in the interval; for a run on data without a
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from dataclasses import asdict, dataclass
@@ -45,6 +44,7 @@ from ..batches import Progress, device_of
 from ..denoiser import Predictor
 from ..grids import time_grid
 from ..plan import make_plan
+from ..precision import in_float64
 from ..samplers import DEFAULT_SOLVER
 from ..sampling import sample
 from .probe import Probe
@@ -177,8 +177,8 @@ def error_budget(
     bounds = _bounds(plan.times, start, t_min, bins, model)
     network = isinstance(model, nn.Module)
     flow = _Flow(label, guidance, batch_size, reference_tolerance)
-    precise = _double(model)
-    truth = precise if exact is None else _double(exact)
+    precise = in_float64(model)
+    truth = precise if exact is None else in_float64(exact)
     solves = itertools.count(1)
     below = _decades(t_min, floor)
     expected = (len(bounds) - 1) * (2 if exact is None else 3) + len(below) + 1
@@ -199,7 +199,7 @@ def error_budget(
     tell()
     host = [noise.double() * model.sde.prior_scale(start)]
     between = () if run.trajectory is None else run.trajectory
-    states = [*host, *(x.double().cpu() for x in between), run.x.double().cpu()]
+    states = [*host, *(x.cpu().double() for x in between), run.x.cpu().double()]
     # The model's own tight path, through all bounds.
     path = [states[0]]
     for high, low in itertools.pairwise(bounds):
@@ -316,14 +316,6 @@ class _Flow:
             model = model.given(self.label, self.guidance)
         with torch.no_grad():
             return model.data(x.to(device), t).cpu()
-
-
-def _double(model: Predictor) -> Predictor:
-    """The same weights in float64, where the device has it."""
-    if not isinstance(model, nn.Module):
-        return model
-    made = copy.deepcopy(model)
-    return (made.cpu() if device_of(model).type == "mps" else made).double()
 
 
 def _bounds(

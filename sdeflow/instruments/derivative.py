@@ -30,6 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..conditioning import ETSDM, Conditioning
 from ..denoiser import Denoiser, Guided, Predictor, convert
 from ..networks import MLP, UNet
+from ..precision import own_precision
 from ..sde import like
 from ..shared_time import Told
 from .dual import Dual
@@ -78,7 +79,7 @@ def state_of(model: Predictor) -> tuple[torch.dtype, torch.device]:
 @contextmanager
 def differentiable(device: torch.device) -> Iterator[None]:
     """Inside: no autocast, and attention by kernels that have derivatives of both modes."""
-    with torch.autocast(device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
+    with own_precision(device), sdpa_kernel(SDPBackend.MATH):
         yield
 
 

@@ -229,7 +229,7 @@ def _norms(
                 steepest = largest_singular_value(probe.model, x, time, name, label)
                 put(name, "in x", None, steepest)
             put("noise", "curvature", None, curvature(probe.model, x, time, label))
-    return {key: torch.cat(norms).double().cpu().numpy() for key, norms in parts.items()}
+    return {key: torch.cat(norms).cpu().double().numpy() for key, norms in parts.items()}
 
 
 def _rates(

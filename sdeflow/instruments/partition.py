@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from torch import Tensor
 
+from ..precision import own_precision
 from .lipschitz import Progress, time_grid
 from .probe import Probe
 from .space import norms_of
@@ -77,7 +78,7 @@ class Jumps:
     def norms(self, s: float, t: float) -> Array:
         """Of every sample, (count,)."""
         model, batches = self.probe.model, self.probe.batches(t)
-        with torch.no_grad(), torch.autocast(self.probe.device.type, enabled=False):
+        with torch.no_grad(), own_precision(self.probe.device):
             here = self._here.get(t)
             if here is None:
                 here = [model.noise(x, at, label) for x, at, label in batches]
@@ -89,7 +90,7 @@ class Jumps:
                 norms_of(known - noise_told(model, x, at, s, label))
                 for known, (x, at, label) in zip(here, batches, strict=True)
             ]
-        found: Array = torch.cat(parts).double().cpu().numpy()
+        found: Array = torch.cat(parts).cpu().double().numpy()
         return found
 
     def __call__(self, s: float, t: float) -> float:

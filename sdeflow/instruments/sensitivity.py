@@ -161,7 +161,7 @@ def sensitivity_study(
                             ratios.setdefault((what, scale, answer), []).append(change)
         for (what, scale, answer), parts in ratios.items():
             row = {"perturbed": what, "answer": answer, **place(probe.model, t), "scale": scale}
-            rows.append({**row, **statistics(torch.cat(parts).double().cpu().numpy())})
+            rows.append({**row, **statistics(torch.cat(parts).cpu().double().numpy())})
         if progress:
             progress((i + 1) / len(times))
     settings = {

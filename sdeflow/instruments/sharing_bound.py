@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..precision import own_precision
 from ..sde import SDE
 from .lipschitz import Progress, time_grid
 from .probe import Probe
@@ -84,7 +85,7 @@ def score_size(
         squares = torch.zeros(points, dtype=torch.float64)
         count = 0
         for x, at, label in probe.batches(t):
-            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            with torch.no_grad(), own_precision(x.device):
                 scores = [
                     -noise_told(probe.model, x, at, s, label) / sigma
                     for s, sigma in zip(times, sigmas, strict=True)
@@ -104,7 +105,7 @@ def score_size(
 
 
 def _square(x: Tensor) -> float:
-    return float((norms_of(x).double() ** 2).sum())
+    return float((norms_of(x).cpu().double() ** 2).sum())
 
 
 def least_bound(sde: SDE, score: ScoreSize, intervals: int) -> list[float]:

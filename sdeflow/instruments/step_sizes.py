@@ -12,7 +12,6 @@ given.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from ..denoiser import Predictor
 from ..plots import StepPanel
+from ..precision import in_float64
 from ..samplers import find_sampler
 from ..samples import Samples
 from ..sampling import sample
@@ -214,11 +214,10 @@ def step_study(
     def part(begin: float, size: float) -> Callable[[float], None] | None:
         return progress and (lambda done: progress(begin + size * done))
 
-    exact = copy.deepcopy(denoiser).double() if isinstance(denoiser, nn.Module) else denoiser
     if reference_tolerance is None:
         reference_tolerance = min(1e-6, 1e-3 * min(tolerances))
     reference = sample(
-        exact,
+        in_float64(denoiser),
         shape,
         solver=REFERENCE,
         rtol=reference_tolerance,
@@ -260,5 +259,5 @@ def _error(samples: Samples, reference: Samples) -> float | None:
     ok = torch.from_numpy(samples.ok)
     if not bool(ok.any()):
         return None
-    difference = samples.x[ok].double().cpu() - reference.x[ok].double().cpu()
+    difference = samples.x[ok].cpu().double() - reference.x[ok].cpu().double()
     return float(difference.square().mean().sqrt())

@@ -24,7 +24,6 @@ to bfloat16 would lose the noise wherever sigma < 2^-8, and F would be known to 
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from einops import rearrange
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from ..precision import own_precision
 from .embedding import CONDITION_BANDS, ConditionEmbedding
 
 __all__ = ["Attention", "ResidualBlock", "UNet"]
@@ -302,7 +302,7 @@ class UNet(nn.Module):
         if image is not None:
             x = torch.cat((x, functional.interpolate(image.to(x.dtype), x.shape[-2:])), dim=1)
         e = functional.silu(self.embedding(c, len(x), label))
-        with _no_autocast(x.device.type):
+        with own_precision(x.device):
             h: Tensor = self.stem(x.contiguous())
         skips = []
         for i, blocks in enumerate(self.down):
@@ -318,7 +318,7 @@ class UNet(nn.Module):
             if skips:
                 h = functional.interpolate(self.widen[i](h), size=skips[-1].shape[-2:])
         h = functional.silu(self.norm(h))
-        with _no_autocast(x.device.type):
+        with own_precision(x.device):
             out = thin_convolution(self.out, h.to(self.out.weight.dtype))
         return out.to(x.dtype)
 
@@ -331,10 +331,3 @@ class UNet(nn.Module):
 
 def _modules(blocks: nn.Module) -> list[nn.Module]:
     return list(blocks.children())
-
-
-def _no_autocast(device_type: str) -> AbstractContextManager[object]:
-    # The meta device (shapes without numbers) knows no autocast.
-    if device_type == "meta":
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)

@@ -29,6 +29,7 @@ from torch.func import functional_call, grad, vmap
 
 from ..denoiser import Denoiser
 from ..instruments.lipschitz import JUMP_STEP, lipschitz_study
+from ..precision import own_precision
 from .draws import seed_of
 from .loss import DenoisingLoss, time_bins
 
@@ -181,11 +182,11 @@ class Diagnostics:
         for first in range(0, PER_BIN, chunk):
             gradients = self._gradients_of(denoiser, weights, index, slice(first, first + chunk))
             flat = [gradient.flatten(1) for gradient in gradients]
-            squares.append(torch.stack([g.square().sum(1) for g in flat]).sum(0).double())
+            squares.append(torch.stack([g.square().sum(1) for g in flat]).sum(0).cpu().double())
             sums = [g.sum(0) for g in flat]
             total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
         size = torch.cat(squares)
-        summed = torch.stack([t.square().sum() for t in total]).double().sum()
+        summed = torch.stack([t.square().sum() for t in total]).cpu().double().sum()
         noise = (size.sum() - summed / PER_BIN) / (PER_BIN - 1)
         norms = size.sqrt()
         return float(norms.mean()), float(norms.var()), float(noise)
@@ -210,7 +211,7 @@ class Diagnostics:
             return self.loss(output, x_0, noise, t).sum()
 
         each = vmap(grad(loss), in_dims=(None, *[0] * len(inputs)))
-        with torch.autocast(self.device.type, enabled=False):
+        with own_precision(self.device):
             return tuple(each(weights, *inputs).values())
 
 

@@ -13,13 +13,13 @@ without ever crossing; forward, they separate.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdeflow.instruments.probe import draw_data
+from sdeflow.precision import in_float64
 from sdeflow.sampling import encode, sample
 
 from .measured import Measured
@@ -39,9 +39,7 @@ def neighbours(
         t_min; backward and forward: mean over pairs of log(h'/h) for each; the same as single
         numbers "backward T_MIN" and "forward T_MIN", and failed, the share of failed solutions.
     """
-    model = of.model
-    if isinstance(model, nn.Module):
-        model = copy.deepcopy(model).double()
+    model = in_float64(of.model)
     seed = of.subject.seed
     generator = torch.Generator().manual_seed(seed)
     shape = (count, *of.shape)
