@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -77,7 +77,9 @@ class _Raw(nn.Module):
 def _accelerator(config: TrainConfig) -> Accelerator:
     """Processes, device and precision, from the launcher's environment and the settings."""
     # Accelerate keeps one state per process; a second run may want another device or precision.
-    AcceleratorState._reset_state(reset_partial_state=False)
+    # The device is part of what processes share; a process alone may forget that, too.
+    alone = PartialState._shared_state.get("num_processes", 1) == 1
+    AcceleratorState._reset_state(reset_partial_state=alone)
     device = device_of(config.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
