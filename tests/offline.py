@@ -17,6 +17,8 @@ def records(path: Path) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
 
     content = path.read_bytes()
+    if len(content) < HEADER:  # its writer has not come so far
+        return
     assert content[:4] == b":W&B"
     place, whole = HEADER, b""
     while place + HEADER <= len(content):
@@ -25,7 +27,7 @@ def records(path: Path) -> Iterator[Any]:
             place += left
             continue
         length, kind = struct.unpack_from("<HB", content, place + 4)
-        if kind == 0:
+        if kind == 0 or place + HEADER + length > len(content):
             break
         whole += content[place + HEADER : place + HEADER + length]
         place += HEADER + length
