@@ -26,7 +26,7 @@ setup(
     install_requires=[
         "torch>=2.5",
         "torchsde>=0.2.6",
-        "torchdiffeq>=0.2.4",
+        "torchdiffeq>=0.2.5",
         "numpy>=1.26.4",
         "einops>=0.8",
         "wandb>=0.20",
