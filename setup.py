@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=["solvers", "solvers.*", "sdeflow", "sdeflow.*"]),
     package_data={"sdeflow": ["py.typed"], "solvers": ["py.typed"]},
     install_requires=[
-        "torch>=2.5",
+        "torch>=2.4",
         "torchsde>=0.2.6",
         "torchdiffeq>=0.2.5",
         "numpy>=1.26.4",

@@ -24,10 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from .networks import make_network
 from .precision import own_precision
 
-__all__ = ["Cost", "estimate", "kept_bytes", "step_flops"]
+__all__ = ["RECOMPUTES", "Cost", "estimate", "kept_bytes", "step_flops"]
 
 BYTES_PER_WEIGHT = 4 + 4 + 8 + 4
 QUICK = 1e11  # FLOPs of the step that is measured
+# Whether PyTorch can recompute on the meta device: from 2.5 on.
+RECOMPUTES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,11 @@ def estimate(
         raise ValueError(f"batch={batch}, devices={devices}: need at least one sample a device")
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision={precision!r}: choose fp32 or bf16")
+    if checkpointing and not RECOMPUTES:
+        raise ValueError(
+            f"checkpointing: PyTorch {torch.__version__} cannot count it; take 2.5 or newer, or "
+            "leave it out"
+        )
     with torch.device("meta"):
         plain = make_network("auto", size, data_shape=shape)
         network = make_network("auto", size, data_shape=shape, checkpointing=checkpointing)

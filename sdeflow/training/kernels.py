@@ -91,15 +91,9 @@ def _attention(
     """`scaled_dot_product_attention`, written out where it is the plain one."""
     scores = query.shape[:-1].numel() * key.shape[-2]
     if attn_mask is not None or dropout_p or is_causal or enable_gqa or scores > MOST_SCORES:
+        grouped = {"enable_gqa": True} if enable_gqa else {}  # PyTorch 2.4 knows no such argument
         return functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask,
-            dropout_p,
-            is_causal,
-            scale=scale,
-            enable_gqa=enable_gqa,
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **grouped
         )
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     weights = torch.softmax((query * scale) @ key.mT, dim=-1)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from sdeflow.cli import cli
-from sdeflow.cost import estimate, kept_bytes, step_flops
+from sdeflow.cost import RECOMPUTES, estimate, kept_bytes, step_flops
 from sdeflow.networks import make_network
 
 
@@ -33,6 +33,7 @@ def test_counts_of_one_layer() -> None:
     assert kept_bytes(network, (5,), torch.bfloat16) == 2 * 5 * 2
 
 
+@pytest.mark.skipif(not RECOMPUTES, reason="PyTorch before 2.5 cannot count it, and says so")
 def test_checkpointing_keeps_less() -> None:
     shape, kept = (1, 16, 16), []
     for checkpointing in (False, True):
