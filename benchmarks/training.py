@@ -40,12 +40,12 @@ OURS = ("small",)
 PEERS = ("usual", "tuned, contiguous", "tuned, channels-last", "same net")
 
 
-def unet() -> Any:
+def unet(seed: int = 0) -> Any:
     """diffusers' U-Net at 1.11 M weights."""
     import torch
     from diffusers import UNet2DModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return UNet2DModel(
         sample_size=PIXELS,
         in_channels=1,
@@ -55,6 +55,22 @@ def unet() -> Any:
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     )
+
+
+def told(network: Any) -> Any:
+    """diffusers' network as F(x, c): c in [0, 1] as the index of a thousand steps."""
+    import torch
+
+    class Told(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.network(x, 1000 * c).sample
+            return out
+
+    return Told()
 
 
 def usual() -> Callable[[], None]:
@@ -146,20 +162,7 @@ def learner(network: Any = None) -> Any:
 
 def same_net() -> Callable[[], None]:
     """diffusers' network in our loop."""
-    import torch
-
-    class Told(torch.nn.Module):
-        """F(x, c): c in [0, 1] as the index of a thousand steps."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = unet()
-
-        def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.network(x, 1000 * c).sample
-            return out
-
-    trained = learner(Told())
+    trained = learner(told(unet()))
     return lambda: trained.advance()
 
 
