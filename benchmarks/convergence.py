@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from sdeflow.plots import LINES, STYLE, captioned, save, write_csv
 
-BATCH, POINTS = 64, 20
+BATCH, POINTS = 64, 15
 DEFAULT_RATE = 1e-3
 STUDIES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     "networks": (
@@ -141,7 +141,7 @@ def draw(study: str, curves: dict[str, list[Curve]], about: str) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=tuple(STUDIES))
-    parser.add_argument("--steps", type=int, default=600, help="of each training (600)")
+    parser.add_argument("--steps", type=int, default=300, help="of each training (300)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(0)")
     parser.add_argument("--lr", type=float, default=DEFAULT_RATE, help="of both arms (0.001)")
     parser.add_argument("--out", type=Path, default=Path("runs/convergence"))

@@ -137,8 +137,16 @@ def tuned(channels_last: bool) -> Callable[[], None]:
     return step
 
 
-def learner(network: Any = None) -> Any:
-    """The loop of `sdeflow train` at its defaults, on noise for images."""
+def learner(
+    network: Any = None, shape: tuple[int, ...] = (PIXELS, PIXELS), **settings: Any
+) -> Any:
+    """The loop of `sdeflow train` at its defaults but for `settings`, on noise for images.
+
+    Args:
+        network: to be trained; None for our own.
+        shape: of an image, (H, W) or (H, W, 3).
+        settings: options of `sdeflow train`.
+    """
     import torch
 
     from sdeflow.config import TrainConfig
@@ -147,15 +155,16 @@ def learner(network: Any = None) -> Any:
     from sdeflow.training import Learner, plan
 
     keep_freed_memory()
+    settings = {"size": "small", "batch_size": BATCH, "wandb": "disabled", **settings}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "noise.npz"
+        count = max(64, 2048 * PIXELS**2 // int(np.prod(shape)))
         generator = np.random.default_rng(0)
-        np.savez(file, generator.integers(0, 255, (2048, PIXELS, PIXELS), dtype=np.uint8))
-        planned = plan(TrainConfig(data=f"npz:{file}", size="small", wandb="disabled"))
+        np.savez(file, generator.integers(0, 255, (count, *shape), dtype=np.uint8))
+        planned = plan(TrainConfig(data=f"npz:{file}", **settings))
     if network is not None:
         old = planned.denoiser
         planned = dataclasses.replace(planned, denoiser=Denoiser(network, old.sde))
-    assert planned.config.batch_size == BATCH
     torch.manual_seed(0)
     return Learner(planned)
 
