@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 
 BATCH = 64
-COUNT, ROUNDS = 192, 3
+COUNT, ROUNDS = 128, 2
 SOLVERS = {
     "dopri5": ("--rtol", "0.1", "--atol", "0.1"),
     "dpmpp-2m": ("--steps", "15"),
     "adams": ("--rtol", "0.1", "--atol", "0.1"),
 }
-COUNTS = (64, 1000, 4000, 10_000)
+COUNTS = (64, 1000, 10_000)
 LOOPS = 40
 SDEFLOW = (sys.executable, "-c", "from sdeflow.cli import main; main()")
 QUICK = ("--solver", "ddim", "--steps", "2")

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from sdeflow.plots import LINES, STYLE, captioned, save, write_csv
 
-ROUNDS = 9
+ROUNDS = 5
 BATCH, SIDE, WIDTH = 16, 28, 24
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 SIDES = (8, 12, 16, 20, 28, 40, 56, 80)
