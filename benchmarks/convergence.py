@@ -106,8 +106,9 @@ def draw(study: str, curves: dict[str, list[Curve]], about: str) -> Figure:
     caption = (
         f"{about}, {seeds} seed{'s' * (seeds > 1)}, the same batches, times and noise in both "
         "arms. Held-out loss of the weights as they are, on probes that never change, in fp32. "
-        f"Right: below 1, {other} is ahead after the same number of images; a line for each seed, "
-        "and in black the ratio of the means."
+        f"Right: below 1, {other} is ahead after the same number of images"
+        + ("; a line for each seed, in black the ratio of the means" if seeds > 1 else "")
+        + ". The first points may lie outside."
     )
     with rc_context(STYLE):
         figure, bottom = captioned(8.4, 3.3, caption)
@@ -130,10 +131,15 @@ def draw(study: str, curves: dict[str, list[Curve]], about: str) -> Figure:
         left.legend(loc="upper right")
         top = np.array([one["heldout"] for one in curves[other]])
         base = np.array([one["heldout"] for one in curves[reference]])
-        for ratio in top / base:
-            right.plot(images, ratio, color=LINES[1][0], linewidth=0.7, alpha=0.7)
+        if seeds > 1:
+            for ratio in top / base:
+                right.plot(images, ratio, color=LINES[1][0], linewidth=0.7, alpha=0.7)
         right.plot(images, top.mean(0) / base.mean(0), color="0.0")
         right.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
+        # The first points, when losses fall by the step, would hide the rest.
+        late = [1.0, *(top / base)[:, len(images) // 4 :].flat]
+        room = 0.25 * (max(late) - min(late)) + 0.01
+        right.set_ylim(min(late) - room, max(late) + room)
         right.set(xlabel="images seen, thousands", ylabel=f"loss of {other} over {reference}")
     return figure
 
