@@ -22,6 +22,8 @@ BENCHMARKS = {
     "nfe": ("--peers",),
     "overhead": ("--peers",),
     "training": ("--peers",),
+    "sampling": (),
+    "scaling": ("cost", "--out", str(HERE / "results")),
     "startup": (),
 }
 

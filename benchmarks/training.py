@@ -40,12 +40,12 @@ OURS = ("small",)
 PEERS = ("usual", "tuned, contiguous", "tuned, channels-last", "same net")
 
 
-def unet() -> Any:
+def unet(seed: int = 0) -> Any:
     """diffusers' U-Net at 1.11 M weights."""
     import torch
     from diffusers import UNet2DModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return UNet2DModel(
         sample_size=PIXELS,
         in_channels=1,
@@ -55,6 +55,22 @@ def unet() -> Any:
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     )
+
+
+def told(network: Any) -> Any:
+    """diffusers' network as F(x, c): c in [0, 1] as the index of a thousand steps."""
+    import torch
+
+    class Told(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.network(x, 1000 * c).sample
+            return out
+
+    return Told()
 
 
 def usual() -> Callable[[], None]:
@@ -121,8 +137,16 @@ def tuned(channels_last: bool) -> Callable[[], None]:
     return step
 
 
-def learner(network: Any = None) -> Any:
-    """The loop of `sdeflow train` at its defaults, on noise for images."""
+def learner(
+    network: Any = None, shape: tuple[int, ...] = (PIXELS, PIXELS), **settings: Any
+) -> Any:
+    """The loop of `sdeflow train` at its defaults but for `settings`, on noise for images.
+
+    Args:
+        network: to be trained; None for our own.
+        shape: of an image, (H, W) or (H, W, 3).
+        settings: options of `sdeflow train`.
+    """
     import torch
 
     from sdeflow.config import TrainConfig
@@ -131,35 +155,23 @@ def learner(network: Any = None) -> Any:
     from sdeflow.training import Learner, plan
 
     keep_freed_memory()
+    settings = {"size": "small", "batch_size": BATCH, "wandb": "disabled", **settings}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "noise.npz"
+        count = max(64, 2048 * PIXELS**2 // int(np.prod(shape)))
         generator = np.random.default_rng(0)
-        np.savez(file, generator.integers(0, 255, (2048, PIXELS, PIXELS), dtype=np.uint8))
-        planned = plan(TrainConfig(data=f"npz:{file}", size="small", wandb="disabled"))
+        np.savez(file, generator.integers(0, 255, (count, *shape), dtype=np.uint8))
+        planned = plan(TrainConfig(data=f"npz:{file}", **settings))
     if network is not None:
         old = planned.denoiser
         planned = dataclasses.replace(planned, denoiser=Denoiser(network, old.sde))
-    assert planned.config.batch_size == BATCH
     torch.manual_seed(0)
     return Learner(planned)
 
 
 def same_net() -> Callable[[], None]:
     """diffusers' network in our loop."""
-    import torch
-
-    class Told(torch.nn.Module):
-        """F(x, c): c in [0, 1] as the index of a thousand steps."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = unet()
-
-        def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.network(x, 1000 * c).sample
-            return out
-
-    trained = learner(Told())
+    trained = learner(told(unet()))
     return lambda: trained.advance()
 
 

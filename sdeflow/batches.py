@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +14,27 @@ __all__ = ["Progress", "batches", "device_of", "labels_of"]
 
 Progress = Callable[[float], None]
 
+NUMBERS = 2**18  # in the states of a batch, unless that is fewer than `LEAST` samples
+LEAST = 16
+
 
 def batches(
-    count: int, batch_size: int | None, progress: Progress | None
+    count: int, batch_size: int | None, progress: Progress | None, shape: Sequence[int]
 ) -> Iterator[tuple[slice, Progress]]:
     """Slices of at most batch_size samples, each with a function for its own share of progress.
 
     Args:
         count: number of samples.
-        batch_size: samples at once; all if None.
+        batch_size: samples at once; if None, as many as have 2^18 numbers in all, at least 16.
         progress: called with the share of the whole work that is done, in [0, 1].
+        shape: of one sample.
 
     Raises:
         ValueError: batch_size below 1.
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: need at least 1")
-    size = count if batch_size is None else min(batch_size, count)
+    size = min(count, batch_size or max(LEAST, NUMBERS // max(1, math.prod(shape))))
     for low in range(0, count, size):
         rows = slice(low, min(low + size, count))
         done, share = low / count, (rows.stop - low) / count

@@ -135,7 +135,7 @@ def log_likelihood(
     seeds = sample_seeds(seed, len(x))
     k = 1 if divergence == "exact" else draws
     parts: list[tuple[Solution, Tensor]] = []
-    for rows, report in batches(len(x), batch_size, progress):
+    for rows, report in batches(len(x), batch_size, progress, x.shape[1:]):
         args: tuple[Tensor, ...] = () if labels is None else (labels[rows],)
         if divergence == "hutchinson":
             args = (*args, _signs(x[rows], seeds[rows], k))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ __all__ = [
 
 TILES = 100  # samples in a picture, at most
 POINTS = 5000
+STEPPED = 1000  # samples whose steps are drawn, at most
 
 
 def describe_process(config: TrainConfig) -> str:
@@ -149,7 +151,7 @@ def write_samples(
     * samples.npz: `x`, the samples that succeeded; `index`, their numbers in the batch; `status`
       (`solvers.Status`) and `t`, the time reached, of all;
     * grid.png: up to 100 images, or 5,000 points;
-    * steps.csv: every attempt of every sample; steps.png: the step sizes;
+    * steps.csv: every attempt of every sample; steps.png: the step sizes of the first 1,000;
     * summary.json: settings, evaluations, calls, accepted, rejected, statuses, seconds.
 
     Args:
@@ -163,13 +165,15 @@ def write_samples(
         Name to path of what was written; no "grid" where no sample succeeded.
     """
     import numpy as np
+    import torch
 
     from . import plots
     from .instruments.step_sizes import step_panels
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    x = samples.x[samples.ok].detach().cpu().numpy()
+    kept = samples.x if samples.ok.all() else samples.x[torch.from_numpy(samples.ok)]
+    x = kept.detach().cpu().numpy()
     files = {"samples": directory / "samples.npz"}
     index = np.flatnonzero(samples.ok)
     np.savez_compressed(files["samples"], x=x, index=index, status=samples.status, t=samples.t)
@@ -189,7 +193,10 @@ def write_samples(
         f"{costs['accepted']} steps accepted, {costs['rejected']} rejected."
     )
     if len(samples.log):
-        figure = plots.step_sizes(step_panels(samples), edges, caption + spent)
+        few = samples.log.of_first(STEPPED)
+        if len(samples.x) > STEPPED:
+            spent += f" Drawn: the first {STEPPED}."
+        figure = plots.step_sizes(step_panels(replace(samples, log=few)), edges, caption + spent)
         files["steps"] = plots.save(figure, directory / "steps.png", svg)
     files["summary"] = directory / "summary.json"
     text = json.dumps({"about": about, **costs}, indent=2)

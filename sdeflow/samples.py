@@ -13,7 +13,7 @@ from solvers import Status, StepLog
 
 from .dynamics import ProbabilityFlow, ReverseSDE
 
-__all__ = ["Samples", "add_times", "join_logs", "join_samples"]
+__all__ = ["Samples", "add_times", "join_samples"]
 
 
 @dataclass
@@ -83,30 +83,9 @@ class Samples:
         return f"{s['solver']} in {s['chart']}, {how}, t {s['t_max']:g} to {s['t_min']:g}{told}"
 
 
-def join_logs(logs: list[StepLog]) -> StepLog:
-    """One log of all batches, samples numbered through."""
-    if len(logs) == 1:
-        return logs[0]
-    whole = StepLog(sum(log.batch for log in logs))
-    offset = 0
-    for log in logs:
-        whole.record(
-            log.sample + offset, log.t, log.dt, log.error, log.accepted, log.stages, log.order
-        )
-        whole.evaluations[offset : offset + log.batch] = log.evaluations
-        whole.calls += log.calls
-        offset += log.batch
-    whole.finish()
-    return whole
-
-
 def join_samples(parts: list[Samples]) -> Samples:
     """Parts of one run put together, in order; they took place at the same time."""
     first = parts[0]
-    log = join_logs([part.log for part in parts])
-    log.extra = {
-        name: np.concatenate([part.log.extra[name] for part in parts]) for name in first.log.extra
-    }
     paths = [part.trajectory for part in parts if part.trajectory is not None]
     settings = dict(first.settings)
     if isinstance(settings.get("label"), list):
@@ -115,7 +94,7 @@ def join_samples(parts: list[Samples]) -> Samples:
         x=torch.cat([part.x for part in parts]),
         t=np.concatenate([part.t for part in parts]),
         status=np.concatenate([part.status for part in parts]),
-        log=log,
+        log=StepLog.joined([part.log for part in parts]),
         settings=settings,
         seconds=max(part.seconds for part in parts),
         trajectory=torch.cat(paths, dim=1) if paths else None,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solvers import Controller, Solution, SolverError, Status, odeint
+from solvers import Controller, Solution, SolverError, Status, StepLog, odeint
 from solvers.noise import NoiseSource, sample_seeds
 from solvers.sde import sdeint
 
@@ -29,7 +29,7 @@ from .dynamics import ReverseSDE
 from .plan import Plan, make_plan
 from .ratio_measure import chart_measure
 from .samplers import DEFAULT_SOLVER
-from .samples import Samples, add_times, join_logs
+from .samples import Samples, add_times
 from .stochastic import run_chain
 from .super_resolution import Paired
 
@@ -92,7 +92,8 @@ def sample(
         count: number of samples N.
         first: number of the first: samples first, ..., first + N - 1 of the seed, so that a run
             can be made in parts.
-        batch_size: samples integrated at once; all by default.
+        batch_size: samples integrated at once; by default as many as have 2^18 numbers in all,
+            at least 16.
         seed: seed of the whole run.
         dtype: floating-point type of the state.
         max_evaluations: of the model, per sample.
@@ -151,9 +152,9 @@ def sample(
         source = NoiseSource(seeds[rows], shape, dtype=dtype, device=device)
         return source.normal(0) * scale
 
-    out = _run(plan, start, count, batch_size, seeds, labels, on_failure, progress)
+    out = _run(plan, start, (count, *shape), batch_size, seeds, labels, on_failure, progress)
     if final != "none":
-        out.x = _denoise(plan, out, labels, batch_size)
+        _denoise(plan, out, labels, batch_size)
     out.settings |= {
         "seed": None if noise is not None else seed,
         "final": final,
@@ -215,7 +216,9 @@ def encode(
     x = x.to(device_of(denoiser))
     labels = labels_of(label, len(x), denoiser)
     seeds = sample_seeds(0, len(x))
-    out = _run(plan, lambda rows: x[rows], len(x), batch_size, seeds, labels, on_failure, progress)
+    out = _run(
+        plan, lambda rows: x[rows], tuple(x.shape), batch_size, seeds, labels, on_failure, progress
+    )
     steps = None if plan.times is None else len(plan.times) - 1
     out.settings |= {"t_min": plan.t_start, "t_max": plan.t_end, "steps": steps}
     return out
@@ -239,38 +242,53 @@ def _sample_shape(
 def _run(
     plan: Plan,
     start: Callable[[slice], Tensor],
-    count: int,
+    shape: tuple[int, ...],
     batch_size: int | None,
     seeds: Tensor,
     labels: Tensor | None,
     on_failure: Literal["raise", "return"],
     progress: Progress | None,
 ) -> Samples:
-    """Integrate batch after batch, and join the results and the logs."""
+    """Integrate batch after batch.
+
+    Of a batch only its samples, their states at the points asked for and its log stay, the former
+    in their final place: the whole takes one batch more memory than what is returned.
+    """
     began = time.perf_counter()
-    parts: list[Solution] = []
-    for rows, report in batches(count, batch_size, progress):
+    chart, dynamics = plan.chart, plan.dynamics()
+    count = shape[0]
+    x = path = torch.empty(0)
+    tau, dt, error = np.empty((3, count))
+    status = np.empty(count, np.int64)
+    logs: list[StepLog] = []
+    failed: Solution | None = None
+    for rows, report in batches(count, batch_size, progress, shape[1:]):
+        begin = start(rows)
+        if not logs:
+            x = begin.new_empty(shape)
+            if plan.points is not None:
+                path = begin.new_empty(len(plan.points), *shape)
         args = () if labels is None else (labels[rows],)
-        parts.append(_integrate(plan, start(rows), seeds[rows], args, report))
-    log = join_logs([part.log for part in parts])
-    chart = plan.chart
-    ends = [torch.from_numpy(np.asarray(p.t)) for p in parts]
-    dynamics = plan.dynamics()
-    reached = [dynamics.time(end) for end in ends]
+        part = _integrate(plan, begin, seeds[rows], args, report)
+        tau[rows], dt[rows], error[rows] = part.t, part.dt, part.error
+        status[rows] = part.status
+        x[rows] = dynamics.from_chart(part.y, dynamics.time(torch.from_numpy(tau[rows])))
+        if plan.points is not None and part.trajectory is not None:
+            for k, (u, t_k) in enumerate(zip(part.trajectory, plan.points, strict=True)):
+                path[k, rows] = dynamics.from_chart(u, t_k)
+        logs.append(part.log)
+        if failed is None and not part.ok.all():
+            failed = part
+    log = logs[0] if len(logs) == 1 else StepLog.joined(logs)
+    logs.clear()
     add_times(log, dynamics)
-    x = torch.cat([dynamics.from_chart(p.y, t) for p, t in zip(parts, reached, strict=True)])
-    status = np.concatenate([p.status for p in parts])
-    t = torch.cat(reached).numpy()
+    t = dynamics.time(torch.from_numpy(tau)).numpy()
     t[status == Status.ok] = plan.t_end
-    path = None
-    if plan.points is not None:
-        states = torch.cat([p.trajectory for p in parts if p.trajectory is not None], dim=1)
-        path = torch.stack(
-            [dynamics.from_chart(u, t_k) for u, t_k in zip(states, plan.points, strict=True)]
-        )
-    failed = [p for p in parts if not p.ok.all()]
-    if failed and on_failure == "raise":
-        raise SolverError(failed[0])
+    if failed is not None:
+        # Of all batches, so that samples are counted and numbered through.
+        failed = replace(failed, y=x, t=tau, dt=dt, error=error, status=status, log=log)
+        if on_failure == "raise":
+            raise SolverError(failed)
     settings = {
         "solver": plan.sampler.name,
         "method": plan.sampler.method,
@@ -283,8 +301,9 @@ def _run(
         "breaks": list(plan.denoiser.breaks) if plan.breaks else [],
         "times": None if plan.times is None else plan.times.tolist(),
     }
-    failure = failed[0].failures() if failed else ""
-    return Samples(x, t, status, log, settings, time.perf_counter() - began, path, failure)
+    failure = failed.failures() if failed else ""
+    kept = None if plan.points is None else path
+    return Samples(x, t, status, log, settings, time.perf_counter() - began, kept, failure)
 
 
 def _integrate(
@@ -346,15 +365,11 @@ def _integrate(
     return odeint(watched(dynamics), u0, dynamics.tau0, dynamics.tau1, **common)
 
 
-def _denoise(plan: Plan, out: Samples, labels: Tensor | None, batch_size: int | None) -> Tensor:
-    """E[x_0 | x] at the time each sample reached; one more evaluation, counted."""
-    size = batch_size or len(out.x)
-    parts = []
-    for low in range(0, len(out.x), size):
-        rows = slice(low, low + size)
+@torch.no_grad()
+def _denoise(plan: Plan, out: Samples, labels: Tensor | None, batch_size: int | None) -> None:
+    """x becomes E[x_0 | x] at the time each sample reached; one more evaluation, counted."""
+    for rows, _ in batches(len(out.x), batch_size, None, out.x.shape[1:]):
         label = None if labels is None else labels[rows]
-        with torch.no_grad():
-            parts.append(plan.denoiser.data(out.x[rows], torch.from_numpy(out.t[rows]), label))
+        out.x[rows] = plan.denoiser.data(out.x[rows], torch.from_numpy(out.t[rows]), label)
         out.log.calls += 1
     out.log.evaluations += 1
-    return torch.cat(parts)

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Status", "StepLog"]
 
+_LINES = 4096  # of text made at a time
+
 
 class Status(IntEnum):
     """How the integration of one sample ended."""
@@ -92,8 +94,25 @@ class StepLog:
         self._attempts.append((sample, t, dt, error, accepted, stages, order))
 
     def finish(self) -> None:
-        """Make the columns from what was recorded."""
+        """Make the columns from what was recorded, once, at the end."""
         self._fill(self._attempts)
+        self._attempts = []  # the columns hold it all; kept too, a log would take twice its size
+
+    @classmethod
+    def joined(cls, logs: Sequence[StepLog]) -> StepLog:
+        """One log of finished ones, their samples numbered through, with what was attached."""
+        whole = cls(sum(log.batch for log in logs))
+        whole.calls = sum(log.calls for log in logs)
+        whole.evaluations = np.concatenate([log.evaluations for log in logs])
+        offsets = np.cumsum([0, *(log.batch for log in logs)])
+        for name, _ in cls._TYPES[1:]:
+            setattr(whole, name, np.concatenate([getattr(log, name) for log in logs]))
+        whole.sample = np.concatenate(
+            [log.sample + offset for log, offset in zip(logs, offsets, strict=False)]
+        )
+        for name in logs[0].extra:
+            whole.extra[name] = np.concatenate([log.extra[name] for log in logs])
+        return whole
 
     def _fill(self, attempts: list[tuple[Any, ...]]) -> None:
         sizes = [len(attempt[0]) for attempt in attempts]
@@ -123,6 +142,17 @@ class StepLog:
         """The columns of one sample, in the order of its attempts."""
         chosen = self.sample == sample
         return {name: values[chosen] for name, values in self.columns().items()}
+
+    def of_first(self, count: int) -> StepLog:
+        """The log of samples 0, ..., count - 1 alone; itself where there are no others."""
+        if self.batch <= count:
+            return self
+        part, chosen = StepLog(count), self.sample < count
+        for name, _ in self._TYPES:
+            setattr(part, name, getattr(self, name)[chosen])
+        part.extra = {name: values[chosen] for name, values in self.extra.items()}
+        part.evaluations, part.calls = self.evaluations[:count], self.calls
+        return part
 
     def attach(self, name: str, values: NDArray[Any]) -> None:
         """Add a column under a name of the caller's; one value per attempt.
@@ -155,11 +185,11 @@ class StepLog:
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
-            texts = [
-                values.astype(int).tolist() if values.dtype == bool else values.tolist()
-                for values in columns.values()
-            ]
-            writer.writerows(zip(*texts, strict=True))
+            # Numbers as Python objects take ten times the room: a part of the lines at a time.
+            for first in range(0, len(self), _LINES):
+                parts = [values[first : first + _LINES] for values in columns.values()]
+                texts = [(p.astype(int) if p.dtype == bool else p).tolist() for p in parts]
+                writer.writerows(zip(*texts, strict=True))
 
     def summary(self) -> str:
         """The log in one line."""

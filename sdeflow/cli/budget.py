@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
-from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
+from sdeflow.cli.options import (
+    batch_option,
+    common,
+    emit,
+    output_options,
+    progress_bar,
+    write_config,
+)
 from sdeflow.files import moved, together
 
 if TYPE_CHECKING:
@@ -68,7 +75,7 @@ __all__ = ["command"]
     help="Time that stands for 0. [default: the smallest training time; 1e-08 for an exact model]",
 )
 @click.option("--count", type=int, default=64, help="How many. [unit: samples; default: 64]")
-@click.option("--batch-size", type=int, help="How many at once. [unit: samples; default: all]")
+@batch_option
 @click.option("--seed", type=int, default=0, help="Seed of the starts. [default: 0]")
 @click.option(
     "--reference-tolerance",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdeflow.cli.options import (
+    batch_option,
     common,
     emit,
     note,
@@ -113,7 +114,7 @@ SPACES = ("pixels", "classifier", "inception")
 @click.option(
     "--confidence", type=float, default=0.95, help="Of the intervals, in (0, 1). [default: 0.95]"
 )
-@click.option("--batch-size", type=int, help="How many at once. [unit: samples; default: all]")
+@batch_option
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
 @output_options("a new directory RUN/evaluate, or evaluate beside the runs", figures=None)
 @train_options(SHARING, trained=True)

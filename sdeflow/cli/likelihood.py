@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdeflow.cli.options import (
+    batch_option,
     common,
     emit,
     note,
@@ -97,7 +98,7 @@ PROBES = 2000  # samples that show the data's levels
     default=False,
     help="Give the model each sample's class, for log p(x | class). [default: no]",
 )
-@click.option("--batch-size", type=int, help="How many at once. [unit: samples; default: all]")
+@batch_option
 @click.option("--seed", type=int, default=0, help="Seed of dequantisation and signs. [default: 0]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto]")
 @output_options("a new directory RUN/likelihood", figures=None)

@@ -19,6 +19,7 @@ from sdeflow import config
 from sdeflow.files import read_yaml, write_text
 
 __all__ = [
+    "batch_option",
     "common",
     "emit",
     "nearest",
@@ -54,6 +55,16 @@ def common(function: Command) -> Command:
         callback=_read_config,
         metavar="FILE",
         help="YAML file with values for these options; what is given here wins over the file.",
+    )(function)
+
+
+def batch_option(function: Command) -> Command:
+    """Decorator: adds `--batch-size`, of whatever integrates samples (`sdeflow.batches`)."""
+    return click.option(
+        "--batch-size",
+        type=int,
+        help="How many at once; changes memory and speed, not the result. [unit: samples; "
+        "default: as many as have 2^18 numbers in all, at least 16]",
     )(function)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdeflow.cli.options import (
+    batch_option,
     common,
     emit,
     note,
@@ -17,6 +18,7 @@ from sdeflow.cli.options import (
     write_config,
 )
 from sdeflow.config import SHARING
+from sdeflow.memory import permanent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +27,16 @@ if TYPE_CHECKING:
     from sdeflow.samples import Samples
 
 __all__ = ["command"]
+
+
+def _refuse(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    """Say why there is no --compile to whoever looks for it."""
+    if given:
+        raise click.UsageError(
+            "--compile is not offered: for the small U-Net torch.compile took 98 s on a CPU and "
+            "made a call 1.12 times as fast, which pays after 4,300 calls of 64 images, and it "
+            "compiles again when the batch shrinks; leave it out (docs/performance.md)"
+        )
 
 
 @click.command("sample")
@@ -119,15 +131,18 @@ __all__ = ["command"]
     help="Start from these standard normals, .npy or .npz, (N, …). [default: drawn by --seed]",
 )
 @click.option("--count", type=int, default=64, help="How many. [unit: samples; default: 64]")
-@click.option(
-    "--batch-size",
-    type=int,
-    help="How many at once; changes memory and speed, not the samples. [unit: samples; default: "
-    "all]",
-)
+@batch_option
 @click.option("--seed", type=int, default=0, help="Seed of every random draw. [default: 0]")
 @click.option(
     "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. [default: auto, the fastest]"
+)
+@click.option(
+    "--compile",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    callback=_refuse,
+    help="Refused, with the reason.",
 )
 @output_options("a new directory RUN/samples/SOLVER", figures="step-size figure")
 @train_options(SHARING, trained=True)
@@ -140,14 +155,15 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     With --etsdm or --no-etsdm time is shared only while sampling, or was only while training.
     A super-resolution run is given held-out images made smaller: sample i the i-th of them.
     """
-    import torch
+    with permanent():
+        import torch
 
-    from sdeflow.files import moved, together
-    from sdeflow.processes import local_device, processes, sample_together
-    from sdeflow.report import describe, new_directory, write_samples
-    from sdeflow.run import latest_run, load_run
-    from sdeflow.sampling import sample
-    from sdeflow.training.plan import device_of
+        from sdeflow.files import moved, together
+        from sdeflow.processes import local_device, processes, sample_together
+        from sdeflow.report import describe, new_directory, write_samples
+        from sdeflow.run import latest_run, load_run
+        from sdeflow.sampling import sample
+        from sdeflow.training.plan import device_of
 
     options = dict(values)
     device = local_device(device_of(options.pop("device")))

@@ -10,6 +10,7 @@ import click
 
 from sdeflow.cli.options import common, emit, note, train_options
 from sdeflow.config import TrainConfig, load_config
+from sdeflow.memory import permanent
 
 
 def _as_before(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
@@ -43,9 +44,10 @@ def command(ctx: click.Context, /, dry_run: bool, as_json: bool, **values: Any) 
         emit(summary, as_json, _table(summary))
         return
 
-    from sdeflow.report import write_run_figures
-    from sdeflow.run import list_runs
-    from sdeflow.training import train
+    with permanent():
+        from sdeflow.report import write_run_figures
+        from sdeflow.run import list_runs
+        from sdeflow.training import train
 
     run = train(config, say=note, progress=False if as_json else None)
     if os.environ.get("RANK", "0") != "0":  # the first of a launcher's processes alone writes

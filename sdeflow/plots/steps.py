@@ -136,15 +136,14 @@ def steps_passing(
     if len(ends):
         edges = np.unique(np.quantile(ends, np.linspace(0, 1, count), method="nearest"))
     middle = (edges[1:] + edges[:-1]) / 2
-    samples = np.unique(sample)
-    steps = np.full((len(samples), len(middle)), np.nan)
-    for row, number in enumerate(samples):
-        mine = sample == number
-        low = np.minimum(begin[mine], end[mine])
-        order = np.argsort(low)
-        index = np.searchsorted(low[order], middle, side="right") - 1
-        inside = (index >= 0) & (middle <= np.maximum(begin[mine], end[mine]).max(initial=-np.inf))
-        steps[row, inside] = size[mine][order][index[inside]]
+    low, high = np.minimum(begin, end), np.maximum(begin, end)
+    order = np.lexsort((low, sample))
+    firsts = np.flatnonzero(np.diff(sample[order], prepend=np.nan))
+    steps = np.full((len(firsts), len(middle)), np.nan)
+    for row, mine in enumerate(np.split(order, firsts[1:]) if len(firsts) else ()):
+        index = np.searchsorted(low[mine], middle, side="right") - 1
+        inside = (index >= 0) & (middle <= high[mine].max())
+        steps[row, inside] = size[mine][index[inside]]
     return edges, steps
 
 

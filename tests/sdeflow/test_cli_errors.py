@@ -55,6 +55,10 @@ def refused(*args, says, below):
     return result.stderr
 
 
+def test_compiling_is_refused_with_the_reason(tmp_path):
+    refused("sample", "--compile", says="1.12 times as fast", below=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -1,5 +1,6 @@
-"""Keeping freed memory: told once, and freed pages are not taken anew."""
+"""Keeping freed memory: told once, and freed pages are not taken anew; imports never collected."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,21 @@ def test_freed_pages_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("leave")[1] > 10
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     assert run("keep")[0] == 0, "the environment's own setting wins"
+
+
+def test_what_is_imported_is_not_collected() -> None:
+    from sdeflow.memory import permanent
+
+    try:
+        with permanent():
+            assert not gc.isenabled()
+            made = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= len(made)
+        gc.disable()
+        with permanent():
+            pass
+        assert not gc.isenabled(), "whoever has turned it off is not overruled"
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -81,3 +81,23 @@ def test_an_empty_log_has_empty_columns() -> None:
     assert len(log) == 0
     assert log.summary().startswith("0 samples: 0.0 evaluations")
     assert all(len(values) == 0 for values in log.columns().values())
+
+
+def test_joined_logs_number_samples_through(log: StepLog) -> None:
+    log.attach("sigma", np.sqrt(log.t))
+    whole = StepLog.joined([log, log])
+    assert (whole.batch, whole.calls, len(whole)) == (4, 18, 12)
+    np.testing.assert_array_equal(whole.evaluations, [5, 9, 5, 9])
+    for number in range(4):
+        for name, values in whole.of(number).items():
+            want = number if name == "sample" else log.of(number % 2)[name]
+            np.testing.assert_array_equal(values, np.broadcast_to(want, values.shape))
+
+
+def test_log_of_the_first_samples(log: StepLog) -> None:
+    log.attach("sigma", np.sqrt(log.t))
+    assert log.of_first(2) is log
+    part = log.of_first(1)
+    assert (part.batch, len(part), part.evaluations.tolist()) == (1, 2, [5])
+    for name, values in part.columns().items():
+        np.testing.assert_array_equal(values, log.of(0)[name])
