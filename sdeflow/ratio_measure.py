@@ -12,7 +12,15 @@ same holds of the step from x/std to x/sigma, and so from N to the data:
 
 The data is the form to predict where rho is large beside the data's local width, as near a
 manifold; N where it is not. And a network's errors at high noise make the flow rougher than its
-exact form, where it is all but linear: no step is longer than 1 in log-SNR.
+exact form, where it is all but linear: no step is longer than 1.15 in log-SNR there, and 1 below.
+
+Polynomials that reach over several steps need a clock in which those steps are alike:
+
+    banded-linear  log((rho + r)/(1 + rho)) + rho/R
+
+is the banded clock where rho is below the root of R, and linear in rho above. The banded clock
+alone ends at rho = infinity, in 1/rho; an exact model is smooth in that, but a network's data
+prediction there is the data plus rho times the error of its noise prediction.
 """
 
 from __future__ import annotations
@@ -30,7 +38,9 @@ from .chart import Chart
 __all__ = ["chart_measure"]
 
 Array = NDArray[np.float64]
-_LONGEST = 1.0
+# The longest step in log-SNR, and the longest where rho is above the edge.
+_LONGEST, _LONGEST_HIGH, _HIGH = 1.0, 1.15, 10.0
+_FAR = 50.0  # R of the clock banded-linear
 
 
 def _ratio(chart: Chart, tau: Array) -> tuple[Array, Array]:
@@ -97,8 +107,8 @@ def chart_measure(chart: Chart, interpolate: str | None = None, falling: bool = 
 
     Args:
         chart: the coordinates of integration; its scale is not x.
-        interpolate: banded, log-linear or log-snr: a clock that is a function of rho; the chart's
-            own clock by default.
+        interpolate: banded, banded-linear, log-linear or log-snr: a clock that is a function of
+            rho; the chart's own clock by default.
         falling: whether the noise falls on the way, as in sampling; for the longest step.
 
     Raises:
@@ -109,6 +119,7 @@ def chart_measure(chart: Chart, interpolate: str | None = None, falling: bool = 
     chart.refuse_two_terms()
     clocks = {
         "banded": lambda rho: np.log((rho + knee) / (1 + rho)),
+        "banded-linear": lambda rho: np.log((rho + knee) / (1 + rho)) + rho / _FAR,
         "log-linear": lambda rho: np.log(rho + knee) + rho / elbow,
         "log-snr": lambda rho: -np.log(rho),
     }
@@ -132,7 +143,8 @@ def chart_measure(chart: Chart, interpolate: str | None = None, falling: bool = 
 
     def longest(tau: Array) -> Array:
         rho, _ = _ratio(chart, tau)
-        factor = math.exp(-_LONGEST if falling else _LONGEST)
+        steps = np.where(rho > _HIGH, _LONGEST_HIGH, _LONGEST)
+        factor = np.exp(-steps if falling else steps)
         return np.asarray(np.abs(_tau(chart, rho * factor) - tau))
 
     gauge = _data_form(chart) if chart.scale == "x/std" else None

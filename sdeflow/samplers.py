@@ -123,7 +123,7 @@ _NAMED = [
         adaptive=True,
         chart="x/std/mixed",
         multistep=True,
-        interpolate="banded",
+        interpolate="banded-linear",
         # Its errors are a predictor's: they may be larger, and say less about the next step.
         gains=GAINS,
         about="Adams predictor-corrector, order and form as it goes, one evaluation a step",

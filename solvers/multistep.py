@@ -60,7 +60,7 @@ GAINS = PI(p=0.3, i=0.6, safety=0.85, max_factor=5.0)
 # Another order is taken if it promises steps longer by this factor, another form if its errors
 # were smaller by that one, in a mean with half its weight on the last step (logarithms).
 _ORDER_GAIN = float(np.log(1.1))
-_FORM_GAIN = float(np.log(1.5))
+_FORM_GAIN = float(np.log(3.0))
 _MEMORY = 0.5
 _SMALL = 1e-8  # the smallest error that is told from 0
 

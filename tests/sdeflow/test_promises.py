@@ -13,17 +13,21 @@ from torch import Tensor
 from sdeflow.chart import CLOCKS, SCALES, Chart
 from sdeflow.conditioning import ETSDM
 from sdeflow.denoiser import Denoiser
-from sdeflow.dynamics import ProbabilityFlow
+from sdeflow.dynamics import ProbabilityFlow, ReverseSDE
 from sdeflow.networks import make_network
 from sdeflow.oracle import Gaussian, Oracle, make_oracle
 from sdeflow.ratio_measure import chart_measure
 from sdeflow.sampling import sample
 from sdeflow.sde import make_sde
 from sdeflow.shared_time import Told
-from solvers import odeint
+from solvers import odeint, sdeint
+from tests.solvers.paths import GridPath
 
 # Order, and steps that are fine enough for the leading term while errors are far above rounding.
 ORDERS = {"heun": (2, 16), "rk4": (4, 8), "ab-2": (2, 32)}
+# The drift of a Gaussian is linear and the noise additive: the terms that limit Rößler's methods
+# to 3/2 vanish, and what is left is of order 2.
+STRONG_ORDERS = {"euler-maruyama": 1, "stochastic-heun": 1, "sra1": 2, "sra3": 2}
 
 
 @pytest.mark.parametrize(("scale", "clock"), [*itertools.product(SCALES, CLOCKS)])
@@ -51,6 +55,48 @@ def test_order_in_every_chart(scale: str, clock: str) -> None:
             )  # fmt: skip
             errors.append(float((flow.from_chart(out.y, end) - exact).square().mean().sqrt()))
         assert abs(math.log2(errors[0] / errors[1]) - order) < 0.25, method
+
+
+@pytest.mark.parametrize(("scale", "clock"), [*itertools.product(SCALES, CLOCKS)])
+def test_strong_order_in_every_chart(scale: str, clock: str) -> None:
+    """The reverse SDE of a Gaussian on a path that all steps share, against its exact solution.
+
+    The mean m follows the flow, and along a direction of variance v what is left of x - m is
+
+        x_s - m_s = P(s, t) (x_t - m_t) + int P(s, r) g(r) dW_r,
+        P(s, t) = alpha_s / alpha_t (v + rho_s^2) / (v + rho_t^2),     rho = sigma / alpha.
+    """
+    sde, start, end, cells, batch = make_sde(), 0.35, 0.15, 256, 100
+    variances = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    mean = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    oracle = Gaussian(sde, mean, covariance=torch.diag(variances))
+    dynamics = ReverseSDE(oracle, Chart(sde, scale, clock), start, end)
+    tau0, tau1 = dynamics.tau0, dynamics.tau1
+    path = GridPath(batch, (2,), abs(tau1 - tau0), cells, seed=3)
+    begun = torch.full((batch,), start, dtype=torch.float64)
+    x = sde.perturb(oracle.sample(batch), begun, torch.randn(batch, 2, dtype=torch.float64))
+
+    tau = torch.linspace(tau0, tau1, cells + 1, dtype=torch.float64)
+    t = dynamics.time(tau)
+    alpha, rho = sde.alpha(t)[:, None], torch.exp(-sde.log_snr(t))[:, None]
+    left = alpha[-1] / alpha * (variances + rho[-1] ** 2) / (variances + rho**2)  # P(end, t)
+    # The integrand is linear in a cell up to some (1/256)^2 of it.
+    kernel = left * (dynamics.diffusion(tau) / dynamics.chart.state_scale(t))[:, None]
+    kicks = kernel[:-1, None] * path.dw
+    kicks += kernel.diff(dim=0)[:, None] * (path.dw - path.dz / path.cell)
+    exact = alpha[-1] * mean + left[0] * (x - alpha[0] * mean) + kicks.sum(0)
+
+    u, begin = dynamics.to_chart(x, start), tau0 if tau1 > tau0 else -tau0
+    for method, order in STRONG_ORDERS.items():
+        errors = []
+        for n in (8, 32):
+            out = sdeint(
+                dynamics.drift, dynamics.diffusion, u, tau0, tau1, method=method,
+                grid=np.linspace(tau0, tau1, n + 1), path=path.rewound(begin),
+            )  # fmt: skip
+            errors.append(float((dynamics.from_chart(out.y, end) - exact).square().mean().sqrt()))
+        # Errors of the two go up and down together: 100 samples settle the order to a few percent.
+        assert abs(math.log(errors[0] / errors[1], 4) - order) < 0.25, method
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "adams"])
