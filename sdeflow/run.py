@@ -6,6 +6,7 @@
       metrics.jsonl    a line per measurement
       checkpoints/     weights, their average, the optimiser
       samples/  wandb/
+      lock             held while a training writes here
 
 Only a checkpoint is needed to load a run: it holds the settings as well. Nothing in a run
 directory is executed on loading.

@@ -1,8 +1,9 @@
 """A worker: takes the first job that is free and ready, until all are done.
 
 Any number of them may work on one directory, on one machine or several: a job is locked while it
-is done (`locks`), and looked at again under the lock, so nothing is done twice. A worker that is
-killed loses its lock with its life; its training goes on from the last checkpoint elsewhere.
+is done (`sdeflow.locks`), and looked at again under the lock, so nothing is done twice. A worker
+that is killed loses its lock with its life; its training goes on from the last checkpoint
+elsewhere.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sdeflow.locks import locked
+
 from .estimate import Costs
 from .jobs import Job
-from .locks import locked
 from .work import do
 
 __all__ = ["work"]

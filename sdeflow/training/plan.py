@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +24,18 @@ from ..config import (
     PLACE,
     TrainConfig,
     settled,
-    shape_name,
 )
 from ..data import Dataset, load_data
 from ..denoiser import Denoiser
 from ..run import saved_model
 from ..sde import SDE
 from ..super_resolution import check_images
-from .checkpoint import Checkpoint, checkpoint_steps, latest_checkpoint
+from .checkpoint import Checkpoint, latest_checkpoint
 from .draws import seed_of
 from .penalty import GAP
+from .place import find_place
 
-__all__ = ["RESUMED", "Plan", "Tensors", "default_name", "device_of", "plan", "resolve"]
+__all__ = ["RESUMED", "Plan", "Tensors", "device_of", "plan", "resolve"]
 
 Tensors = dict[str, dict[str, Tensor]]
 RESUMED = ("model", "ema", "optimizer")
@@ -205,63 +204,6 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return resolved
 
 
-def default_name(config: TrainConfig) -> str:
-    """A name that says what is trained: data, process, schedule and conditioning."""
-    kind, _, path = config.data.partition(":")
-    parts = [f"{kind}-{Path(path).stem}" if path else kind, config.sde]
-    if config.sde in ("vp", "subvp") and config.schedule != "linear":
-        parts.append(config.schedule)
-    if config.condition != "time":
-        parts.append(config.condition)
-    if config.smooth_shape != "hyperbola":
-        parts.append(shape_name(config))
-    if config.shared_noise:
-        parts.append("shared-noise")
-    if config.etsdm:
-        parts.append("etsdm")
-    if config.super_resolution:
-        parts.append(f"x{config.super_resolution}")
-    if config.sigma_floor is not None:
-        parts.append(f"floor-{config.sigma_floor:g}")
-    if config.embedding != "sinusoidal":
-        parts.append(config.embedding)
-    if config.embedding_scale != 1:
-        parts.append(f"scale-{config.embedding_scale:g}")
-    if config.lipschitz_weight:
-        parts.append(f"lipschitz-{config.lipschitz_weight:g}")
-    if config.soft_truncation is not None:
-        parts.append("soft-truncation")
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(parts)).strip("-.")[:100]
-
-
-def _place(config: TrainConfig) -> tuple[Path, bool]:
-    """The run directory, and whether to look for a checkpoint in it."""
-    if config.resume not in ("never", "auto"):
-        directory = Path(config.resume)
-        if not checkpoint_steps(directory / "checkpoints"):
-            raise ValueError(
-                f"--resume is {config.resume}: no checkpoint is there; give a run directory, "
-                "or auto"
-            )
-        return directory, True
-    root = Path(config.out)
-    if config.name is not None:
-        directory = root / config.name
-        if config.resume == "never" and directory.exists():
-            raise ValueError(
-                f"--name is {config.name}: {directory} exists; choose another name, or go on "
-                "with --resume auto"
-            )
-        return directory, config.resume == "auto"
-    stem = default_name(config)
-    taken, number = None, 1
-    while (directory := root / (stem if number == 1 else f"{stem}-{number}")).exists():
-        taken, number = directory, number + 1
-    if config.resume == "auto" and taken is not None:
-        return taken, True
-    return directory, False
-
-
 def _adopt(config: TrainConfig, saved: TrainConfig, directory: Path) -> TrainConfig:
     """The settings to go on with: those given, and for each "auto" what the run had.
 
@@ -295,7 +237,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
         ValueError: anything wrong with the settings, the data or the run to go on with.
     """
     device_of(config.device)
-    directory, resume = _place(config)
+    directory, resume = find_place(config)
     checkpoint: Checkpoint | None = None
     tensors: Tensors = {}
     if resume and (found := latest_checkpoint(directory / "checkpoints", RESUMED, warn)):

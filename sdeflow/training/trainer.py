@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
 
@@ -20,6 +21,7 @@ from ..run import Run
 from .checkpoint import latest_checkpoint
 from .interrupt import StopRequest, TrainingInterrupted
 from .learner import Learner
+from .place import claim
 from .plan import RESUMED, Plan, plan
 from .progress import ProgressBar
 from .recorder import Recorder
@@ -57,14 +59,26 @@ def train(
     planned = plan(config, tell)
     learner = Learner(planned)
     # The learner has what it needs of the checkpoint; its tensors need not stay in memory.
-    planned = dataclasses.replace(_agreed(planned, learner), tensors={})
-    recorder = Recorder(planned, learner, tell)
+    planned = dataclasses.replace(planned, tensors={})
     if learner.step >= settled(planned.config.steps):
         tell(
             f"{planned.directory} is at step {learner.step} of {planned.config.steps}: "
             "nothing to do"
         )
-        return _result(planned, learner, recorder)
+        return _result(planned, learner, Recorder(planned, learner, tell))
+    with contextlib.ExitStack() as held:
+        planned = _claimed(planned, learner, held)
+        return _train(planned, learner, Recorder(planned, learner, tell), tell, progress)
+
+
+def _train(
+    planned: Plan,
+    learner: Learner,
+    recorder: Recorder,
+    tell: Callable[[str], None],
+    progress: bool | None,
+) -> Run:
+    """Take the steps in a directory that is this run's own; what `train` says of errors."""
     main = learner.accelerator.is_main_process
     if main:
         recorder.open()
@@ -117,14 +131,27 @@ def _silence(text: str) -> None:
     """Say nothing."""
 
 
-def _agreed(planned: Plan, learner: Learner) -> Plan:
-    """The plan with the main process's directory, once every process has made its own."""
-    if learner.accelerator.num_processes == 1:
-        return planned
-    directory = [planned.directory]
-    broadcast_object_list(directory)
-    learner.accelerator.wait_for_everyone()
-    return dataclasses.replace(planned, directory=directory[0])
+def _claimed(planned: Plan, learner: Learner, held: contextlib.ExitStack) -> Plan:
+    """The plan with the directory that the main process has made and locked.
+
+    Raises:
+        ValueError: another training is at work in it.
+        OSError: it cannot be made.
+    """
+    alone = learner.accelerator.num_processes == 1
+    if not alone:
+        learner.accelerator.wait_for_everyone()  # each has looked for its directory by then
+    claimed: list[Path | Exception] = [planned.directory]
+    if learner.accelerator.is_main_process:
+        try:
+            claimed = [claim(planned.directory, planned.config, held)]
+        except (ValueError, OSError) as error:  # the others must not wait for what will not come
+            claimed = [error]
+    if not alone:
+        broadcast_object_list(claimed)
+    if isinstance(claimed[0], Exception):
+        raise claimed[0]
+    return dataclasses.replace(planned, directory=claimed[0])
 
 
 def _loop(

@@ -19,10 +19,10 @@ from click.testing import CliRunner
 from experiments.runner import worker
 from experiments.runner.cli import main
 from experiments.runner.jobs import Job, make_jobs, read_result, write_result
-from experiments.runner.locks import locked
 from experiments.runner.spec import ROOT, Subject, load_experiment
 from experiments.runner.work import do
 from sdeflow.config import TrainConfig
+from sdeflow.locks import locked
 
 PLANE = TrainConfig(
     data="mixture", size="tiny", steps=40, batch_size=256, lr=1e-3, flips=False,
@@ -93,7 +93,7 @@ def test_what_failed_is_told_and_tried_again(
 def test_a_lock_is_held_once_and_goes_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys; from pathlib import Path; from experiments.runner.locks import locked\n"
+        "import sys; from pathlib import Path; from sdeflow.locks import locked\n"
         f"with locked(Path({str(path)!r})) as free: print(free, flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -115,7 +115,7 @@ def test_a_training_killed_on_the_way_is_gone_on_with(tmp_path: Path) -> None:
     job = plane_job(tmp_path)
     code = (
         "import sys; sys.path.insert(0, 'tests/experiments')\n"
-        "from pathlib import Path; from experiments.runner.locks import locked\n"
+        "from pathlib import Path; from sdeflow.locks import locked\n"
         "from experiments.runner.work import do; from test_runner import plane_job\n"
         f"job = plane_job(Path({str(tmp_path)!r}))\n"
         "with locked(job.directory / 'lock'): do(job, job.directory)\n"

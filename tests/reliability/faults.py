@@ -9,14 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 MAKING = ("open", "os.mkdir", "os.rename")
 REMOVING = ("os.remove", "os.rmdir")
+SIGNALS = {
+    "killed": (signal.SIGKILL,),
+    "asked to end": (signal.SIGTERM,),
+    "interrupted": (signal.SIGINT,),
+    "interrupted twice": (signal.SIGINT, signal.SIGINT),
+}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -31,7 +39,7 @@ class Fault:
         root: only changes below it count.
         at: how many are let through; None for all.
         kind: "full", nothing new can be made (OSError), old things can be removed; "dead", nothing
-            changes any more (Killed).
+            changes any more (Killed); or one of SIGNALS, sent to this process at that change.
 
     Attributes:
         changes: how many there were.
@@ -47,6 +55,10 @@ class Fault:
             return
         self.changes += 1
         if self.at is None or self.changes <= self.at:
+            return
+        if self.kind in SIGNALS:
+            for number in SIGNALS[self.kind] if self.changes == self.at + 1 else ():
+                os.kill(os.getpid(), number)
             return
         if self.kind == "dead":
             raise Killed
@@ -98,3 +110,23 @@ def quota(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Do something in a copy of this process; its exit code, or minus the signal that ended it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            work()
+            code = 0
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)  # nothing of the test that called is run a second time
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -4,11 +4,13 @@ import json
 import os
 import random
 import shutil
+import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reliability.faults import Fault, Killed, injected, quota
+from reliability.faults import SIGNALS, Fault, Killed, forked, injected, quota
 from reliability.workers import assert_same_weights, state_of, tiny
 
 from sdeflow import files
@@ -31,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def short(out: Path) -> TrainConfig:
-    return tiny(out, steps=6, checkpoint_every=2, batch_size=16)
+    return tiny(out, steps=6, checkpoint_every=2)
 
 
 def resumed(out: Path, whole: Path) -> list[str]:
@@ -86,6 +88,37 @@ def test_every_change_of_the_disk_may_fail(
         interrupt(out, whole, Fault(out, at, kind))
     with capsys.disabled():
         print(f"\n{count} faults injected ({kind})")
+
+
+def ended(out: Path, whole: Path, at: int, kind: str) -> int:
+    """A process of its own that is told to end as it changes the disk; then its resumption."""
+    shutil.rmtree(out, ignore_errors=True)
+
+    def work() -> None:
+        with injected(Fault(out, at, kind)):
+            train(short(out))
+
+    code = forked(work)
+    known = {0, 128 + signal.SIGINT, *(-number for number in SIGNALS[kind])}
+    assert code in known
+    assert code == -signal.SIGKILL or kind != "killed"
+    resumed(out, whole)
+    return code
+
+
+def test_a_process_may_be_ended_while_it_writes(tmp_path: Path, whole: Path) -> None:
+    ended(tmp_path / "runs", whole, 20, "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SIGNALS)
+def test_a_process_may_be_ended_at_every_change_of_the_disk(
+    tmp_path: Path, whole: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    codes = Counter(ended(out, whole, at, kind) for at in range(all_changes(out, whole)))
+    with capsys.disabled():
+        print(f"\n{sum(codes.values())} places, {kind}: exit codes {dict(codes)}")
 
 
 def sizes(run: Path) -> list[int]:

@@ -247,7 +247,7 @@ def test_torchrun_and_accelerate_start_the_command(tmp_path: Path) -> None:
         record = json.loads((tmp_path / "run" / "run.json").read_text())
         assert (record["processes"], record["step"]) == (count, int(steps))
         assert done.stdout.count("sample    sdeflow sample") == 1  # one process speaks
-    again = tiny(tmp_path, name="one", lr_schedule="constant", warmup=0)
+    again = tiny(tmp_path, name="one", batch_size=32, lr_schedule="constant", warmup=0)
     for status, said in finish(launch(TRAIN.format(config=again.to_dict()), 1)):
         assert status == 0, said
     (_, one), (_, two) = state_of(tmp_path / "one"), state_of(tmp_path / "run")

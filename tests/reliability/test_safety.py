@@ -162,7 +162,7 @@ def test_names_of_runs_stay_in_their_directory(name: str, tmp_path: Path) -> Non
 
 
 def test_names_made_from_data_are_plain(tmp_path: Path) -> None:
-    from sdeflow.training.plan import default_name
+    from sdeflow.training.place import default_name
 
     for data in ("npz:../../etc/passwd", "folder:/a/../..", "idx:..", "npz:\0", "npz:"):
         name = default_name(TrainConfig(data=data))
