@@ -5,25 +5,31 @@ opens it sees the old content or the new one, never a part. Several files that b
 into a directory that gets its name last; ``SHA256SUMS`` in it, in the format of ``sha256sum -c``,
 shows later damage.
 
-YAML is read with the safe loader, which makes plain values only, and within bounds: no aliases
-(a few lines of them can stand for billions of values), no file beyond `LARGEST_TEXT`.
+What is read may come from a stranger, links among it: only regular files are opened, since devices
+and pipes may never end. YAML is read with the safe loader, which makes plain values only, and
+within bounds: no aliases (a few lines of them can stand for billions of values), no file beyond
+`LARGEST_TEXT`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 __all__ = [
     "SUMS",
     "flush_directory",
     "flushed",
+    "open_regular",
+    "read_bytes",
     "read_yaml",
     "together",
     "verify_sums",
@@ -34,6 +40,29 @@ __all__ = [
 
 SUMS = "SHA256SUMS"
 LARGEST_TEXT = 1 << 20  # bytes of a configuration
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading, if it is one: no device, pipe or directory, nor a link to any.
+
+    Raises:
+        OSError: there is no such file, or it is none.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(handle, "rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as file:
+        return file.read()
 
 
 def flushed(path: Path, content: bytes) -> None:
@@ -129,7 +158,7 @@ def _flush(path: Path) -> None:
 
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
@@ -142,7 +171,7 @@ def verify_sums(directory: Path) -> list[str]:
         ValueError: there is no readable list.
     """
     try:
-        lines = (directory / SUMS).read_text("utf-8").splitlines()
+        lines = read_bytes(directory / SUMS).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"{directory}: no readable {SUMS}") from None
     wrong = []
@@ -173,7 +202,7 @@ def read_yaml(path: Path) -> Any:
             return super().compose_node(parent, index)
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(LARGEST_TEXT + 1)
         if len(content) > LARGEST_TEXT:
             raise ValueError(f"longer than {LARGEST_TEXT} bytes")

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .files import read_bytes
+
 __all__ = ["holder", "locked"]
 
 
@@ -52,6 +54,6 @@ def locked(path: Path, required: bool = True) -> Iterator[bool]:
 def holder(path: Path) -> str:
     """Who has, or last had, a lock: host, process and since when."""
     try:
-        return " ".join(path.read_text("utf-8", errors="replace").split())[:200]
+        return " ".join(read_bytes(path).decode(errors="replace").split())[:200]
     except OSError:
         return "unknown"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import SHARING, TrainConfig, nearest
+from .files import read_bytes
 from .options import unknown
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _number(value: Any) -> float | None:
 def _info(path: Path) -> RunInfo:
     """What ``run.json`` says; a missing or damaged one leaves gaps."""
     try:
-        record = json.loads((path / "run.json").read_text("utf-8"))
+        record = json.loads(read_bytes(path / "run.json"))
     except (OSError, ValueError, RecursionError):
         record = {}
     if not isinstance(record, dict):
@@ -209,7 +210,7 @@ def load_run(
         ValueError: no such run, no checkpoint in it, or only damaged ones.
     """
     from .build import build_denoiser
-    from .training.checkpoint import latest_checkpoint, load_checkpoint
+    from .training.checkpoint import latest_checkpoint, load_checkpoint, load_weights
 
     path = find_run(run, root)
     checkpoints = path / "checkpoints"
@@ -226,11 +227,10 @@ def load_run(
     config, shape, classes = saved_model(checkpoint)
     denoiser = build_denoiser(config, shape, classes)
     try:
-        denoiser.network.load_state_dict(tensors)
-    except RuntimeError as error:
+        load_weights(denoiser.network, tensors)
+    except ValueError as error:
         raise ValueError(
-            f"checkpoint {checkpoint.path} does not fit its own network: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"checkpoint {checkpoint.path} does not fit its own network: {error}"
         ) from None
     denoiser.requires_grad_(False).eval()
     loss = checkpoint.state["loss"]

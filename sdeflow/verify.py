@@ -21,9 +21,10 @@ from torch import Tensor
 
 from .denoiser import Denoiser
 from .files import SUMS, verify_sums
-from .run import find_run, load_run
+from .run import Run, find_run, load_run
 from .sampling import sample
-from .training.checkpoint import checkpoint_steps, load_checkpoint
+from .training.checkpoint import checkpoint_steps, load_checkpoint, optimizer_state
+from .training.plan import RESUMED, Tensors
 
 __all__ = ["PROBE", "CheckpointReport", "RunReport", "draw_probe", "verify_run"]
 
@@ -123,8 +124,9 @@ def _verify(path: Path, step: int, device: torch.device | str) -> CheckpointRepo
     try:
         checkpoint = load_checkpoint(place)
         names = [re.sub(r"\.safetensors$", "", name) for name in checkpoint.state["files"]]
-        tensors = {name: checkpoint.tensors(name) for name in names}
+        tensors = {name: checkpoint.tensors(name) for name in {*names, *RESUMED}}
         loaded = load_run(path, step=step)
+        _check_fit(place, loaded, tensors)
     except ValueError as error:
         return CheckpointReport(step, str(error), None)
     stored = tensors.get("probe", {}).get("x")
@@ -135,3 +137,25 @@ def _verify(path: Path, step: int, device: torch.device | str) -> CheckpointRepo
         return CheckpointReport(step, f"checkpoint {place}: its probe cannot be drawn again", None)
     difference = float((again - stored).abs().max() / stored.abs().max().clamp(min=1e-30))
     return CheckpointReport(step, "", difference)
+
+
+def _check_fit(place: Path, run: Run, tensors: Tensors) -> None:
+    """Training could go on from here: weights and optimiser state are of the run's network.
+
+    Raises:
+        ValueError: they are not.
+    """
+    weights, average = tensors["model"], run.denoiser.network.state_dict()
+    differing = [
+        name
+        for name in sorted({*weights, *average})
+        if name not in weights
+        or name not in average
+        or (weights[name].shape, weights[name].dtype) != (average[name].shape, average[name].dtype)
+    ]
+    if differing:
+        raise ValueError(f"checkpoint {place}: model has another {differing[0]} than its network")
+    try:
+        optimizer_state(tensors["optimizer"], [w.shape for w in run.denoiser.parameters()])
+    except ValueError as error:
+        raise ValueError(f"checkpoint {place}: {error}") from None

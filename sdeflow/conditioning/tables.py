@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
+
+from ..files import read_bytes
 
 __all__ = ["read_edges", "read_steepness"]
 
@@ -20,7 +22,10 @@ def read_edges(path: str | Path) -> list[float]:
     edges = found.get("edges") if isinstance(found, dict) else found
     if not isinstance(edges, list) or not all(type(e) in (int, float) for e in edges):
         raise ValueError(f"edges={str(path)!r}: the file must hold a list of numbers, t_1 .. t_n")
-    return [float(edge) for edge in edges]
+    try:
+        return [float(edge) for edge in edges]
+    except OverflowError:
+        raise ValueError(f"edges={_short(path)}: times are numbers in (0, 1)") from None
 
 
 def read_steepness(path: str | Path) -> list[tuple[float, float]]:
@@ -38,7 +43,8 @@ def read_steepness(path: str | Path) -> list[tuple[float, float]]:
     what = "neither hyperbola, power:P nor a readable JSON file of pairs (t, derivative)"
     found = _read(path, "smooth_shape", what)
     if isinstance(found, dict):
-        rows = found.get("curve", ())
+        curve = found.get("curve")
+        rows = curve if isinstance(curve, list) else ()
         wanted = {"prediction": "noise", "quantity": "total"}
         found = [
             [row.get("t"), row.get("mean")]
@@ -58,7 +64,7 @@ def _pair(item: Any) -> bool:
     return (
         isinstance(item, list)
         and len(item) == 2
-        and all(type(v) in (int, float) and 0 < v < math.inf for v in item)
+        and all(type(v) in (int, float) and 0 < v <= sys.float_info.max for v in item)
     )
 
 
@@ -71,6 +77,6 @@ def _read(path: str | Path, option: str, otherwise: str) -> Any:
     """The JSON content of a file, or of `path` itself where that is a list."""
     written = str(path).startswith("[")
     try:
-        return json.loads(str(path) if written else Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(str(path) if written else read_bytes(Path(path)))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{option}={_short(path)}: {otherwise} ({error})") from error

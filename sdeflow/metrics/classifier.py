@@ -29,10 +29,12 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data import Dataset
+from ..files import read_bytes
 
 __all__ = ["Classifier", "ClassifierFeatures", "classifier_features"]
 
@@ -239,18 +241,21 @@ def _load(network: Classifier, cache: Path, key: str) -> dict[str, Any]:
     """
     weights, sheet = cache / f"{key}.safetensors", cache / f"{key}.json"
     try:
-        record = json.loads(sheet.read_bytes())
+        record = json.loads(read_bytes(sheet))
         whole = _digest({k: v for k, v in record.items() if k != "sha256"}) == record["sha256"]
         if not whole or record["key"] != key:
             raise ValueError("checksum differs")
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ValueError(f"{sheet} is damaged") from None
     try:
-        content = weights.read_bytes()
+        content = read_bytes(weights)
     except OSError:
         raise ValueError(f"{weights} cannot be read") from None
     if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
         raise ValueError(f"{weights} is damaged")
-    network.load_state_dict(safetensors.torch.load(content))
+    try:
+        network.load_state_dict(safetensors.torch.load(content))
+    except (SafetensorError, RuntimeError):
+        raise ValueError(f"{weights} holds another network") from None
     found: dict[str, Any] = record
     return found

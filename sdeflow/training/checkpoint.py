@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..files import flush_directory, flushed
+from ..files import flush_directory, flushed, read_bytes
 
 __all__ = [
     "FORMAT",
@@ -36,6 +36,8 @@ __all__ = [
     "checkpoint_steps",
     "latest_checkpoint",
     "load_checkpoint",
+    "load_weights",
+    "optimizer_state",
     "optimizer_tensors",
     "prune_checkpoints",
     "restore_optimizer",
@@ -65,11 +67,12 @@ class Checkpoint:
         """The tensors of ``NAME.safetensors``, on the host.
 
         Raises:
-            ValueError: the file is missing, or is not the one that was written.
+            ValueError: the file is missing, is not the one that was written, or holds numbers that
+                are not finite, which none that was written does.
         """
         file = self.path / f"{name}.safetensors"
         try:
-            content = file.read_bytes()
+            content = read_bytes(file)
         except OSError as error:
             raise ValueError(f"checkpoint {self.path}: {file.name}: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != self.state["files"].get(file.name):
@@ -81,7 +84,14 @@ class Checkpoint:
             tensors: dict[str, Tensor] = safetensors.torch.load(content)
         except SafetensorError as error:
             raise ValueError(f"checkpoint {self.path}: {file.name}: {error}") from None
+        for key, value in tensors.items():
+            if not _finite(value):
+                raise ValueError(f"checkpoint {self.path}: {file.name}: {key} is not finite")
         return tensors
+
+
+def _finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def _canonical(values: Mapping[str, Any]) -> str:
@@ -108,7 +118,7 @@ def save_checkpoint(
     """
     for name, named in tensors.items():
         for key, value in named.items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            if not _finite(value):
                 raise FloatingPointError(f"{name}: {key} is not finite at step {step}")
     root.mkdir(parents=True, exist_ok=True)
     place, beside = root / f"step-{step:08d}", root / f".step-{step:08d}.{os.getpid()}"
@@ -129,7 +139,7 @@ def save_checkpoint(
             old = root / f".old-{place.name}.{os.getpid()}"
             place.rename(old)
             beside.rename(place)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             beside.rename(place)
         flush_directory(root)
@@ -145,12 +155,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ValueError: it is missing, damaged, or of a later format; one line, with the reason.
     """
     try:
-        values = json.loads((path / STATE).read_bytes())
+        values = json.loads(read_bytes(path / STATE))
         digest = values.pop("sha256")
         damaged = hashlib.sha256(_canonical(values).encode()).hexdigest() != digest or not (
             isinstance(values["format"], int)
             and isinstance(values["step"], int)
             and isinstance(values["files"], dict)
+            and all(Path(name).name == name for name in values["files"])
         )
     except OSError as error:
         raise ValueError(f"checkpoint {path}: {STATE}: {error.strerror}") from None
@@ -223,18 +234,57 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors into a network; names, shapes and types must be its own.
+
+    Raises:
+        ValueError: they are not; one line.
+    """
+    for name, value in network.state_dict().items():
+        if name in tensors and tensors[name].dtype != value.dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}, must be {value.dtype}")
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+
+
+def optimizer_state(
+    tensors: Mapping[str, Tensor], shapes: Sequence[torch.Size]
+) -> dict[int, dict[str, Tensor]]:
+    """What `optimizer_tensors` gave as AdamW's state: parameter number to named tensors.
+
+    Args:
+        tensors: as read.
+        shapes: of the parameters. The fused kernels of torch do not look: a moment of another
+            shape would be read beyond its end.
+
+    Raises:
+        ValueError: the tensors are of other parameters, or no state of AdamW.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        if not index.isdecimal() or int(index) >= len(shapes):
+            raise ValueError(f"optimiser state does not fit the network: {name[:80]!r}")
+        state.setdefault(int(index), {})[key] = value
+    for number, of in state.items():
+        wanted = {"step": torch.Size(), "exp_avg": shapes[number], "exp_avg_sq": shapes[number]}
+        found = {key: value.shape for key, value in of.items()}
+        if found != wanted or any(value.dtype != torch.float32 for value in of.values()):
+            raise ValueError(
+                f"optimiser state does not fit the network: that of parameter {number} differs"
+            )
+    return state
+
+
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave; settings such as the learning rate are kept.
 
     Raises:
-        ValueError: the tensors are of other parameters.
+        ValueError: as `optimizer_state`.
     """
-    own = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
-    try:
-        optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"optimiser state does not fit the network: {error}") from None
+    shapes = [weight.shape for group in optimizer.param_groups for weight in group["params"]]
+    groups = optimizer.state_dict()["param_groups"]
+    state = optimizer_state(tensors, shapes)
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json, write_text
+from ..files import read_bytes, write_json, write_text
 
 __all__ = ["Journal", "read_metrics"]
 
@@ -35,7 +35,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``; a last line cut short by a kill is left out."""
     lines = []
     path = Path(path)
-    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
+    content = read_bytes(path) if path.exists() else b""
+    for line in content.decode(errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
@@ -48,7 +49,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def _read_record(path: Path) -> dict[str, Any]:
     """What ``run.json`` holds; nothing where it is missing or damaged."""
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ..config import TrainConfig, settled
 from ..denoiser import Denoiser
 from ..super_resolution import low_resolution
-from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from .checkpoint import Checkpoint, load_weights, optimizer_tensors, restore_optimizer
 from .draws import Draws, seed_of
 from .kernels import Kernels, kernels
 from .loss import DenoisingLoss, TimeDistribution, time_bins
@@ -172,13 +172,13 @@ class Learner:
     ) -> None:
         state = checkpoint.state
         try:
-            self.denoiser.network.load_state_dict(tensors["model"])
-            self.average.network.load_state_dict(tensors["ema"])
+            load_weights(self.denoiser.network, tensors["model"])
+            load_weights(self.average.network, tensors["ema"])
             restore_optimizer(optimizer, tensors["optimizer"])
             self.step, self.updates = checkpoint.step, int(state["updates"])
             self.skipped, self.bad = int(state["skipped"]), int(state["bad"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{checkpoint.path} cannot be resumed: {reason}") from None
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])

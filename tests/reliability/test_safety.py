@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
 from reliability.workers import tiny
 
+from sdeflow.build import build_conditioning
 from sdeflow.cli import cli
 from sdeflow.conditioning import read_edges
 from sdeflow.config import TrainConfig, load_config
@@ -31,9 +34,11 @@ from sdeflow.data.readers import read_array
 from sdeflow.files import LARGEST_TEXT, read_yaml, verify_sums
 from sdeflow.metrics import InceptionFeatures
 from sdeflow.run import latest_run, list_runs, load_run
+from sdeflow.sde import make_sde
 from sdeflow.tracking import start_tracking
 from sdeflow.training import plan, read_metrics, train
 from sdeflow.training.checkpoint import load_checkpoint
+from sdeflow.verify import verify_run
 
 
 class Bomb:
@@ -120,8 +125,6 @@ def test_no_loader_runs_what_is_in_a_file(name: str, kind: str, run: Path, tmp_p
     elif kind == "npz":
         with_pickle_as_array(path, bomb)
     elif kind == "torch":
-        import torch
-
         torch.save({"x": bomb}, path)
     else:
         path.write_text(f"data: !!python/object/apply:os.mkdir ['{exploded}']\n")
@@ -133,8 +136,6 @@ def test_no_loader_runs_what_is_in_a_file(name: str, kind: str, run: Path, tmp_p
 
 def test_the_bombs_are_live(tmp_path: Path) -> None:
     """Without the guards each of them goes off: the test above tests something."""
-    import torch
-
     for number, kind in enumerate(("pickle", "npz", "torch", "yaml")):
         exploded, path = tmp_path / f"exploded{number}", tmp_path / f"file{number}"
         bomb = Bomb(exploded)
@@ -273,6 +274,90 @@ def test_a_state_that_describes_no_model_is_refused(run: Path, key: str, value: 
     ):
         with pytest.raises(ValueError) as caught:
             load()
+        assert "\n" not in str(caught.value)
+
+
+def changed(tensors: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
+    """Weights, a moment, or samples, that are not what the network needs."""
+    name = max(tensors, key=lambda name: tensors[name].numel())
+    value = tensors[name]
+    other = {
+        "shape": torch.zeros(3, 5),
+        "type": value.to(torch.int8),
+        "nan": value * torch.nan,
+        "missing": None,
+        "more": value.clone(),
+    }[kind]
+    left = {key: tensor for key, tensor in tensors.items() if key != name or kind == "more"}
+    return {**left, **({} if other is None else {f"0{name}" if kind == "more" else name: other})}
+
+
+@pytest.mark.parametrize("kind", ["shape", "type", "nan", "missing", "more"])
+@pytest.mark.parametrize("name", ["model", "ema", "optimizer", "probe"])
+def test_other_tensors_under_good_checksums_are_refused(run: Path, name: str, kind: str) -> None:
+    """What an attacker, or another program, may have put there: a line, and never a crash."""
+    for path in run.glob(f"checkpoints/step-*/{name}.safetensors"):
+        path.write_bytes(safetensors.torch.save(changed(safetensors.torch.load_file(path), kind)))
+        rewrite_sum(path)
+    report = verify_run(run)
+    if name == "probe" and kind in ("missing", "more"):
+        assert report.ok  # there is nothing to compare, or more than that
+        return
+    assert not any(found.ok for found in report.checkpoints)
+    if name == "probe":
+        return
+    more = tiny(run.parent, resume=str(run), steps=4)
+    with pytest.raises(ValueError) as caught:
+        train(more)
+    assert "\n" not in str(caught.value)
+    if name == "ema":
+        with pytest.raises(ValueError):
+            load_run(run)
+
+
+@pytest.mark.parametrize("name", ["state.json", "ema.safetensors"])
+@pytest.mark.parametrize("kind", ["zero", "pipe", "directory"])
+def test_devices_and_pipes_in_place_of_files_are_not_read(
+    run: Path, name: str, kind: str, tmp_path: Path
+) -> None:
+    """Each would be read for ever; a link may come in an archive of a run."""
+
+    def put(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if kind == "zero":
+            path.symlink_to("/dev/zero")
+        elif kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.mkdir()
+
+    put(run / "checkpoints" / "step-00000002" / name)
+    assert load_run(run).step == 1
+    put(run / "run.json")
+    assert [info.status for info in list_runs(run.parent)] == ["unknown"]
+    put(run / "metrics.jsonl")
+    put(tmp_path / "a.yaml")
+    put(tmp_path / "SHA256SUMS")
+    for read, path in (
+        (read_metrics, run / "metrics.jsonl"),
+        (load_config, tmp_path / "a.yaml"),
+        (read_edges, tmp_path / "a.yaml"),
+        (verify_sums, tmp_path),
+    ):
+        with pytest.raises((ValueError, OSError)):
+            read(path)
+    (run / "x").mkdir()
+    put(run / "x" / "a.txt")
+    (run / "x" / "SHA256SUMS").write_text("0" * 64 + "  a.txt\n")
+    assert verify_sums(run / "x") == ["a.txt"]
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, f"[{'9' * 400}]", "[1e400]", "[true]"])
+def test_edges_that_are_no_times_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "edges.json").write_text(text)
+    for given in (text, str(tmp_path / "edges.json")):
+        with pytest.raises(ValueError) as caught:
+            build_conditioning(TrainConfig(etsdm=True, etsdm_edges=given), make_sde("vp"))
         assert "\n" not in str(caught.value)
 
 

@@ -189,5 +189,31 @@ def test_optimizer_state_round_trip() -> None:
     for each in ((module, optimizer), (other, fresh)):
         step(*each)
     assert torch.equal(module.weight, other.weight)
-    with pytest.raises(ValueError, match="does not fit"):
-        restore_optimizer(fresh, {"0.exp_avg": torch.zeros(9), "7.exp_avg": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"0.exp_avg": torch.zeros(9)},  # would be read beyond its end: the kernels do not look
+        {"1.exp_avg_sq": torch.zeros(())},
+        {"0.step": torch.zeros(2)},
+        {"0.exp_avg": torch.zeros(2, 3, dtype=torch.int8)},
+        {"0.more": torch.zeros(())},
+        {"7.exp_avg": torch.zeros(1)},
+        {"-1.exp_avg": torch.zeros(2, 3)},
+        {"exp_avg": torch.zeros(2, 3)},
+    ],
+    ids=str,
+)
+def test_another_optimisers_state_is_refused(change: dict[str, torch.Tensor]) -> None:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1, fused=True)
+    module(torch.arange(3.0)).square().sum().backward()
+    optimizer.step()
+    whole = optimizer_tensors(optimizer)
+    restore_optimizer(optimizer, whole)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        restore_optimizer(optimizer, {**whole, **change})
+    del whole["0.step"]
+    with pytest.raises(ValueError, match="that of parameter 0 differs"):
+        restore_optimizer(optimizer, whole)
