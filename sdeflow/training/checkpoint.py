@@ -262,10 +262,11 @@ def optimizer_state(
     Raises:
         ValueError: the tensors are of other parameters, or no state of AdamW.
     """
+    numbers = {str(number) for number in range(len(shapes))}
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, _, key = name.partition(".")
-        if not index.isdecimal() or int(index) >= len(shapes):
+        if index not in numbers:
             raise ValueError(f"optimiser state does not fit the network: {name[:80]!r}")
         state.setdefault(int(index), {})[key] = value
     for number, of in state.items():
