@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sdeflow.files import write_text
 
 from .evaluators import version_of
 from .kept import kept_keys
@@ -152,10 +153,4 @@ def read_result(directory: Path) -> dict[str, Any] | None:
 def write_result(directory: Path, values: dict[str, Any]) -> None:
     """Put a result in its place, whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
-    beside = directory / f".{RESULT}.{os.getpid()}"
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(values, file)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(directory / RESULT)
+    write_text(directory / RESULT, json.dumps(values) + "\n")

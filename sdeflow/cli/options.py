@@ -129,14 +129,21 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         raise click.UsageError(f"--config {error}") from None
     if not isinstance(values, dict):
         raise click.UsageError(f"--config {path} is no mapping: write lines of `option: value`")
-    known = [p.name for p in ctx.command.params if p.name and p.name not in NOT_IN_CONFIG]
-    defaults = {}
+    known = {p.name: p for p in ctx.command.params if p.name and p.name not in NOT_IN_CONFIG}
+    defaults: dict[str, str | list[str]] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known:
             raise click.UsageError(f"--config {path}: unknown key {key!r}{nearest(name, known)}")
-        if value is not None:  # null in a file means: as if the option were not given
-            defaults[name] = value
+        if value is None:  # as if the option were not given
+            continue
+        many = getattr(known[name], "multiple", False) or known[name].nargs != 1
+        values = value if many and isinstance(value, list) else [value]
+        if any(item is None or isinstance(item, (dict, list, set)) for item in values):
+            what = "a value or a list of values" if many else "one value"
+            raise click.UsageError(f"--config {path}: {key} must be {what}")
+        # As text, values are read as those of a command line are, with the same messages.
+        defaults[name] = [str(item) for item in values] if many else str(value)
     ctx.default_map = defaults
 
 

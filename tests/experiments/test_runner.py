@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from reliability.faults import Fault, forked, injected
 
 from experiments.runner import worker
 from experiments.runner.cli import main
@@ -114,7 +115,7 @@ def test_a_lock_is_held_once_and_goes_with_its_process(tmp_path: Path) -> None:
 def test_a_training_killed_on_the_way_is_gone_on_with(tmp_path: Path) -> None:
     job = plane_job(tmp_path)
     code = (
-        "import sys; sys.path.insert(0, 'tests/experiments')\n"
+        "import sys; sys.path[:0] = ['tests', 'tests/experiments']\n"
         "from pathlib import Path; from sdeflow.locks import locked\n"
         "from experiments.runner.work import do; from test_runner import plane_job\n"
         f"job = plane_job(Path({str(tmp_path)!r}))\n"
@@ -163,6 +164,26 @@ def test_results_appear_whole(tmp_path: Path) -> None:
     write_result(tmp_path / "job", {"a": 1})
     assert read_result(tmp_path / "job") == {"a": 1}
     assert [path.name for path in (tmp_path / "job").iterdir()] == ["result.json"]
+    for at in range(3):  # a full disk: at the directory, the file beside it, the renaming
+        with pytest.raises(OSError), injected(Fault(tmp_path, at)):
+            write_result(tmp_path / "job", {"a": 2})
+        assert read_result(tmp_path / "job") == {"a": 1}
+        assert [path.name for path in (tmp_path / "job").iterdir()] == ["result.json"]
+    kinds = [forked_result(tmp_path / "job", at) for at in range(4)]
+    assert kinds == [-signal.SIGKILL] * 3 + [0]
+    assert read_result(tmp_path / "job") == {"a": 3}
+
+
+def forked_result(place: Path, at: int) -> int:
+    """A worker killed at a change of the disk; what it had found before is still there."""
+
+    def work() -> None:
+        with injected(Fault(place, at, "killed")):
+            write_result(place, {"a": 3})
+
+    code = forked(work)
+    assert code == 0 or read_result(place) == {"a": 1}
+    return code
 
 
 def test_priorities_come_first(tmp_path: Path) -> None:

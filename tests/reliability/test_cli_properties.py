@@ -1,4 +1,5 @@
-"""Any values for any options: a result or one line, never a traceback, never half a file.
+"""Any values for any options, given or from a file: a result or one line, never a traceback, never
+half a file.
 
 SDEFLOW_EXAMPLES=2000 tries as many command lines; by default they are always the same ones.
 """
@@ -35,7 +36,14 @@ SMALL = {
     "likelihood": ["--count", "2", "--rtol", "0.1", "--atol", "0.1", "--device", "cpu"],
     "steps": ["--count", "2", "--solver", "ddim", "--device", "cpu"],
     "lipschitz": ["--count", "4", "--device", "cpu"],
+    "plan": ["--data", "mixture", "--size", "tiny", "--batch-size", "4", "--device", "cpu"],
+    "sensitivity": ["--count", "4", "--device", "cpu"],
+    "partition": ["--intervals", "2"],
+    "solvers": [],
 }  # fmt: skip
+WRITTEN = ["{a: 1}", "[1, 2]", "[[0]]", "yes", "1.5", "-1", "2026-01-01", "2026-99-99", "null",
+           "!!binary aGk=", "!!set {a}", ".nan", ".inf", "0x10", "''", "? [a]", "a: b", "*x",
+           "!!python/name:os.system", "- a"]  # fmt: skip
 SKIPPED = {"--config", "--help", "--json", "--model", "--inception-weights"}
 
 
@@ -56,9 +64,12 @@ def options_of(name: str) -> list[click.Option]:
     ]
 
 
+Line = tuple[str, list[str], str | None]
+
+
 @st.composite
-def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """A command that is quick, and up to three of its options with values of any kind."""
+def command_lines(draw: st.DrawFn) -> Line:
+    """A quick command, up to three of its options with values of any kind, a file of options."""
     name = draw(st.sampled_from(sorted(SMALL)))
     args = list(SMALL[name])
     chosen = draw(st.lists(st.sampled_from(options_of(name)), min_size=1, max_size=3))
@@ -80,7 +91,15 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
         if _expensive(option, value):
             continue
         args += [option.opts[0], value]
-    return name, args
+    return name, args, draw(st.none() | written(name))
+
+
+@st.composite
+def written(draw: st.DrawFn, name: str) -> str:
+    """A file of options with values of any type."""
+    names = [str(option.name) for option in options_of(name)]
+    chosen = draw(st.dictionaries(st.sampled_from(names), st.sampled_from(WRITTEN), max_size=2))
+    return "".join(f"{key}: {value}\n" for key, value in chosen.items())
 
 
 def _expensive(option: click.Option, value: str) -> bool:
@@ -103,14 +122,19 @@ def _expensive(option: click.Option, value: str) -> bool:
 )
 @given(command_lines())
 def test_any_command_line_ends_in_good_order(
-    trained: Path, tmp_path_factory: pytest.TempPathFactory, line: tuple[str, list[str]]
+    trained: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    line: tuple[str, list[str], str | None],
 ) -> None:
-    name, args = line
+    name, args, file = line
     here = tmp_path_factory.mktemp("case")
     before = Path.cwd()
     os.chdir(here)
     try:
         shutil.copytree(trained, here / "runs" / "run")
+        if file is not None:
+            Path("options.yaml").write_text(file + "# the end\n")
+            args = ["--config", "options.yaml", *args]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sdeflow.training.recorder.Preview.draw", lambda *_: iter(()))
             result = CliRunner().invoke(cli, [name, *args], prog_name="sdeflow")

@@ -110,6 +110,11 @@ def test_config_file_gives_defaults_and_flags_win(tmp_path):
         ("- 1", "no mapping"),
         ("a: [", "cannot be read"),
         ("count: many", "'many' is not a valid integer"),
+        ("count: [1, 2]", "count must be one value"),
+        ("t_min: {a: 1}", "t_min must be one value"),
+        ("count: .inf", "'inf' is not a valid integer"),
+        ("t_min: 2026-01-01", "'2026-01-01' is not a valid float"),
+        ("breaks: 1.5", "'1.5' is not a valid boolean"),
     ],
 )
 def test_config_file_with_mistakes_is_refused(tmp_path, text, says):
