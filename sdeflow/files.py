@@ -28,6 +28,7 @@ __all__ = [
     "SUMS",
     "flush_directory",
     "flushed",
+    "moved",
     "open_regular",
     "read_bytes",
     "read_yaml",
@@ -147,8 +148,20 @@ def together(directory: Path) -> Iterator[Path]:
         else:
             beside.rename(directory)
         flush_directory(directory.parent)
+    except OSError as error:
+        if error.filename is None:  # a failed write does not know of what file
+            error.filename = str(directory)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def moved(files: Mapping[str, Path], place: Path, directory: Path) -> dict[str, Path]:
+    """Where files are now that were written in `place`, which `together` gave for `directory`."""
+    return {
+        name: directory / path.relative_to(place) if path.is_relative_to(place) else path
+        for name, path in files.items()
+    }
 
 
 def _flush(path: Path) -> None:

@@ -8,6 +8,7 @@ import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
 from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
+from sdeflow.files import moved, together
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -124,8 +125,10 @@ def command(
     if not predictions and "run" in found.source:
         predictions = _heldout(found, values["batch_size"] or 128)
     out = values.pop("out") or new_directory(found.place)
-    files = write_budget(budget, out, found.about, predictions, values["svg"])
-    write_config(out / "config.yaml", {**found.source, **values})
+    with together(out) as place:
+        made = write_budget(budget, place, found.about, predictions, values["svg"])
+        write_config(place / "config.yaml", {**found.source, **values})
+    files = moved(made, place, out)
     result = {
         "model": found.about,
         "out": out,

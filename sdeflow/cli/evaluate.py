@@ -131,7 +131,7 @@ def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """
     import torch
 
-    from sdeflow.files import together
+    from sdeflow.files import moved, together
     from sdeflow.metrics import check_settings, compare
     from sdeflow.metrics.tables import evaluation_tables, write_evaluations
     from sdeflow.processes import local_device, processes
@@ -212,7 +212,7 @@ def command(runs: tuple[str, ...], as_json: bool, **values: Any) -> None:
     with together(out) as place:
         made = write_evaluations(evaluations, place, plain(result))
         write_config(place / "config.yaml", {"runs": [run.path for run in loaded], **values})
-    files = {name: out / path.name for name, path in made.items()}
+    files = moved(made, place, out)
     emit({**result, "out": out, "files": files}, as_json, evaluation_tables(evaluations))
     for kind, path in files.items():
         click.echo(f"{kind:9} {path}", err=as_json)

@@ -10,6 +10,7 @@ import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
 from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
+from sdeflow.files import moved, together
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,20 +102,23 @@ def command(
     out = values.pop("out") or new_directory(
         Path("lipschitz", "-and-".join(names)) if several else found[0].place
     )
+    source = {"run": list(run)} if run else found[0].source
+    config = {**source, **values}
     results, studies = [], {}
     for name, one in zip(names, found, strict=True):
-        result, studies[name] = _measure(one, out / name if several else out, values)
+        place = out / name if several else out
+        result, studies[name] = _measure(one, place, values, None if several else config)
         results.append(result)
-    source = {"run": list(run)} if run else found[0].source
     if several:
         about = "; ".join(one.about for one in found)
-        files = write_comparison(studies, out, about, values["svg"])
-        write_config(out / "config.yaml", {**source, **values})
+        with together(out) as place:
+            made = write_comparison(studies, place, about, values["svg"])
+            write_config(place / "config.yaml", config)
+        files = moved(made, place, out)
         rows = [{"model": n, **row} for n, study in studies.items() for row in study.summary()]
         emit({"out": out, "models": results, "files": files}, as_json, _table(rows))
     else:
         files = results[0]["files"]
-        write_config(out / "config.yaml", {**source, **values})
         emit(results[0], as_json, _table(results[0]["summary"]))
         if results[0]["exponent"]:
             fit = Exponent(**results[0]["exponent"])
@@ -128,7 +132,7 @@ def command(
 
 
 def _measure(
-    found: Measured, out: Path, values: dict[str, Any]
+    found: Measured, out: Path, values: dict[str, Any], config: dict[str, Any] | None
 ) -> tuple[dict[str, Any], LipschitzStudy]:
     """Measure one model and write what was found; the result as printed, and the study."""
     from sdeflow.instruments.lipschitz import lipschitz_study, singular_exponent, time_grid
@@ -156,7 +160,10 @@ def _measure(
     # With shared time there is no growth to fit: the derivative is 0 down there.
     if found.exact and values["derivative"] and not found.model.breaks:
         exponent = singular_exponent(found.model, low=FITTED[0], high=FITTED[1], **sampling)
-    files = write_lipschitz(study, out, found.about, exponent, values["svg"])
+    with together(out) as place:
+        made = write_lipschitz(study, place, found.about, exponent, values["svg"])
+        if config is not None:
+            write_config(place / "config.yaml", config)
     result = {
         "model": found.about,
         "out": out,
@@ -165,7 +172,7 @@ def _measure(
         "curve": study.curve,
         "jumps": study.jumps,
         "settings": study.settings,
-        "files": files,
+        "files": moved(made, place, out),
     }
     return result, study
 

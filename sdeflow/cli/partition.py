@@ -9,6 +9,7 @@ import click
 
 from sdeflow.cli.models import PROCESS, find_measured, measured_options, only_with
 from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
+from sdeflow.files import moved, together
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -144,10 +145,12 @@ def command(
                 **sampling,
             )
     out = values.pop("out") or new_directory(found.place)
-    files = write_partition(study, out, found.about, values["output"], values["svg"])
-    if bias is not None:
-        files |= write_bias(bias, out, found.about, values["intervals"], values["svg"])
-    write_config(out / "config.yaml", {**found.source, **values})
+    with together(out) as place:
+        made = write_partition(study, place, found.about, values["output"], values["svg"])
+        if bias is not None:
+            made |= write_bias(bias, place, found.about, values["intervals"], values["svg"])
+        write_config(place / "config.yaml", {**found.source, **values})
+    files = moved(made, place, out)
     result = {"model": found.about, "out": out, **study.to_dict(), "files": files}
     if bias is not None:
         result["bias"] = bias.rows

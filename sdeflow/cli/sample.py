@@ -142,7 +142,7 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     """
     import torch
 
-    from sdeflow.files import together
+    from sdeflow.files import moved, together
     from sdeflow.processes import local_device, processes, sample_together
     from sdeflow.report import describe, new_directory, write_samples
     from sdeflow.run import latest_run, load_run
@@ -185,7 +185,7 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     with together(out) as place:
         made = write_samples(samples, place, about, loaded.denoiser.breaks, svg)
         write_config(place / "config.yaml", {"run": loaded.path, **values})
-    files = {name: out / path.name for name, path in made.items()}
+    files = moved(made, place, out)
     summary = samples.summary()
     cost = summary["evaluations"]
     text = [

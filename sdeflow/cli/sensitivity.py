@@ -8,6 +8,7 @@ import click
 
 from sdeflow.cli.models import find_measured, measured_options
 from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
+from sdeflow.files import moved, together
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,8 +111,10 @@ def command(
         )
     out = values.pop("out") or new_directory(found.place)
     edges = tuple(found.model.breaks)
-    files = write_sensitivity(study, out, found.about, edges, values["svg"])
-    write_config(out / "config.yaml", {**found.source, **values})
+    with together(out) as place:
+        made = write_sensitivity(study, place, found.about, edges, values["svg"])
+        write_config(place / "config.yaml", {**found.source, **values})
+    files = moved(made, place, out)
     result = {
         "model": found.about,
         "out": out,

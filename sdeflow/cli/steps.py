@@ -8,6 +8,7 @@ import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
 from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
+from sdeflow.files import moved, together
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -125,8 +126,10 @@ def command(
         with progress_bar("causes") as progress:
             causes = cause_study(study, found.model, settings, exact, progress=progress)
     out = values.pop("out") or new_directory(found.place)
-    files = write_step_study(study, out, found.about, values["svg"], causes, what)
-    write_config(out / "config.yaml", {**found.source, **values})
+    with together(out) as place:
+        made = write_step_study(study, place, found.about, values["svg"], causes, what)
+        write_config(place / "config.yaml", {**found.source, **values})
+    files = moved(made, place, out)
     rows = study.table()
     result = {
         "model": found.about,

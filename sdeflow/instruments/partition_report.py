@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ..files import write_text
 from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
 from .partition_study import PartitionStudy
 from .shared_bias import PREDICTORS, BiasStudy
@@ -131,7 +132,7 @@ def write_partition(
     files = {"edges": Path(edges or directory / "edges.json")}
     files["edges"].parent.mkdir(parents=True, exist_ok=True)
     proposal = {"edges": list(study.edges), "about": about, "settings": found}
-    files["edges"].write_text(json.dumps(proposal, indent=2) + "\n", encoding="utf-8")
+    write_text(files["edges"], json.dumps(proposal, indent=2) + "\n")
     figure = partition_figure(study, caption)
     files["figure"] = save(figure, directory / "partition.png", svg)
     names = study.jumps[0]

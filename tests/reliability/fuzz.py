@@ -4,8 +4,8 @@
 
 A case is a seed file changed at random (bits, bytes, lengths, numbers at the ends of their range,
 parts of other cases). Cases that reach a line of sdeflow not reached before join the seeds. A
-reader may return or raise ValueError in one line, within `PATIENCE` seconds; all else is a
-finding.
+reader may return or raise ValueError in one line, within `PATIENCE` seconds of the processor; all
+else is a finding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sdeflow.training import read_metrics
 from sdeflow.training.checkpoint import load_checkpoint
 
 TEXTS = (b"-", b".", b"e", b"9", b"[", b"{", b":", b"'", b"*a", b"&a ", b"!")
-PATIENCE = 10  # seconds for one file
+PATIENCE = 10  # seconds of the processor for one file
 SOURCE = str(Path(sdeflow.__file__).parent)
 ENDS = (0, 1, 2, 4, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
 
@@ -170,8 +170,8 @@ def reached(call: Callable[[], object]) -> tuple[set[tuple[str, int]], str]:
         return inside if frame.f_code.co_filename.startswith(SOURCE) else None
 
     wrong = ""
-    before = signal.signal(signal.SIGALRM, _ring)
-    signal.alarm(PATIENCE)
+    before = signal.signal(signal.SIGPROF, _ring)
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
     sys.settrace(trace)
     try:
         call()
@@ -184,8 +184,8 @@ def reached(call: Callable[[], object]) -> tuple[set[tuple[str, int]], str]:
         wrong = f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         sys.settrace(None)
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
     return lines, wrong
 
 
