@@ -31,8 +31,8 @@ MOST_CLASSES = 2**20
 UNPACKED, RATIO = 2**30, 100  # bytes; more than both, and a packed file is taken for a bomb
 DAMAGE = (
     OSError, EOFError, KeyError, IndexError, MemoryError, ValueError, NotImplementedError,
-    RuntimeError, OverflowError, SyntaxError, TypeError, struct.error, zlib.error, zipfile.BadZipFile,
-    tokenize.TokenError,
+    RuntimeError, OverflowError, SyntaxError, TypeError, struct.error, zlib.error,
+    zipfile.BadZipFile, tokenize.TokenError,
 )  # fmt: skip
 """What NumPy raises on a damaged array or archive; which one depends on where the damage is."""
 
