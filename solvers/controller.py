@@ -303,7 +303,8 @@ def first_step(
     far = np.abs(limit)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         h0 = np.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-        h0 = np.minimum(h0, far)
+        # A few ulps short of the limit: rounding must not carry the probe beyond it.
+        h0 = np.minimum(h0, far * (1 - 4 * np.finfo(np.float64).eps))
         step = np.where(np.isfinite(h0), np.copysign(h0, limit), 0.0)
         change = probe(t + step, y + column(step, y) * slope) - slope
         d2 = norm.scaled(change, y, t) / h0

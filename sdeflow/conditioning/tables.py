@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def read_steepness(path: str | Path) -> list[tuple[float, float]]:
     what = "neither hyperbola, power:P nor a readable JSON file of pairs (t, derivative)"
     found = _read(path, "smooth_shape", what)
     if isinstance(found, dict):
-        rows = found.get("curve", ())
+        curve = found.get("curve")
+        rows = curve if isinstance(curve, list) else ()
         wanted = {"prediction": "noise", "quantity": "total"}
         found = [
             [row.get("t"), row.get("mean")]
@@ -63,7 +64,7 @@ def _pair(item: Any) -> bool:
     return (
         isinstance(item, list)
         and len(item) == 2
-        and all(type(v) in (int, float) and 0 < v < math.inf for v in item)
+        and all(type(v) in (int, float) and 0 < v <= sys.float_info.max for v in item)
     )
 
 

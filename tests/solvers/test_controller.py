@@ -133,6 +133,24 @@ def test_first_step_is_short_enough_for_its_order_and_within_the_limit() -> None
     assert (short <= 1e-9).all()
 
 
+def test_rounding_carries_no_probe_beyond_the_limit() -> None:
+    """1 - (1 - end) is 0 for an end below half an ulp of 1, where a field may be singular."""
+    y0 = torch.ones(4, 1, dtype=torch.float64)
+    seen: list[np.ndarray] = []
+
+    def probe(t: np.ndarray, y: torch.Tensor) -> torch.Tensor:
+        seen.append(t)
+        return 0.0 * y
+
+    slow = torch.full((4, 1), 1e-3, dtype=torch.float64)  # the probe would go to the limit
+    for end in (6e-209, 1e-17, 1e-3, 0.3):
+        start = np.array([1.0, 2.0, 0.7, 1e6])
+        first_step(ErrorNorm(1e-3, 1e-3), 5, start, end - start, y0, slow, probe)
+        assert (seen[-1] >= end).all()
+        first_step(ErrorNorm(1e-3, 1e-3), 5, -start, start - end, y0, slow, probe)
+        assert (seen[-1] <= -end).all()
+
+
 def test_first_step_is_usable_where_the_field_is_not_finite() -> None:
     y0 = torch.ones(2, 1)
     slope = torch.tensor([[torch.nan], [torch.inf]])

@@ -121,7 +121,13 @@ VARIANTS: list[dict[str, Any]] = [
     {"time_distribution": "log-snr", "weighting": "likelihood"},
     {"time_distribution": "log-normal", "predict": "data", "weighting": "min-snr"},
     {"class_condition": True, "label_dropout": 0.3, "etsdm": True},
-    {"precision": "bf16", "sde": "edm", "predict": "velocity"},
+    {
+        "time_distribution": "stratified",
+        "precision": "bf16",
+        "sde": "edm",
+        "predict": "velocity",
+    },
+    {"lipschitz_weight": 0.1, "soft_truncation": 1.0},
 ]
 
 
