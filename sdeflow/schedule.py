@@ -240,7 +240,11 @@ class ZeroTerminalSNR(Schedule):
         return -torch.expm1(-self.base.integral(t)) / (1 - self.end)
 
     def alpha(self, t: Tensor, r: Tensor) -> Tensor:
-        return self.end * torch.expm1(self.base.integral_left(t, r)) / (1 - self.end)
+        # Near t = 1 from what is left, near 0 from what is lost: there the exponential of a large
+        # number would lose digits, and alpha could be above 1.
+        q = self._lost(t)
+        left = self.end * torch.expm1(self.base.integral_left(t, r)) / (1 - self.end)
+        return torch.where(q < 0.5, 1 - q, left)
 
     def sigma(self, t: Tensor, r: Tensor) -> Tensor:
         q = self._lost(t)

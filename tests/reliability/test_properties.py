@@ -57,6 +57,7 @@ def one(t: float) -> Tensor:
 
 
 @cases
+@example(make_sde("vp", schedule="zero-snr", smooth_start=0.1875), 1.522997974471263e-08)
 @given(processes(), a_time())
 def test_coefficients_agree_with_each_other(sde: SDE, t: float) -> None:
     alpha, sigma, log_snr = (float(f(one(t))) for f in (sde.alpha, sde.sigma, sde.log_snr))

@@ -225,7 +225,8 @@ def test_steps_compares_settings(tmp_path):
         mine = [entry for entry in log if int(entry["setting"]) == number]
         assert len(mine) == row["accepted"] + row["rejected"]
     names = {"steps.png", "variable.png", "steps.csv", "table.csv", "summary.json", "config.yaml"}
-    assert {p.name for p in tmp_path.iterdir()} == names | {"causes.png", "causes.csv"}
+    names |= {"causes.png", "causes.csv", "SHA256SUMS"}
+    assert {p.name for p in tmp_path.iterdir()} == names
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["oracle"] == "gaussian"
 
 
