@@ -11,6 +11,7 @@ import pytest
 import torch
 from reliability.workers import CLI, TRAIN, finish, launch, state_of, tiny
 
+from sdeflow.locks import locked
 from sdeflow.oracle import make_oracle
 from sdeflow.processes import Processes, sample_together
 from sdeflow.run import load_run
@@ -179,6 +180,17 @@ def test_a_killed_rank_ends_the_other_with_a_message(tmp_path: Path, victim: int
     for status, told in finish(launch(TRAIN.format(config=more.to_dict()), 1)):
         assert status == 0, told
     assert state_of(tmp_path / "run")[0] == step + 10
+
+
+@pytest.mark.slow
+def test_all_ranks_are_refused_a_run_under_way(tmp_path: Path) -> None:
+    """The main one alone looks at the lock; the other must not wait for it."""
+    code = TRAIN.format(config=tiny(tmp_path, resume="auto").to_dict())
+    with locked(tmp_path / "run" / "lock"):
+        for status, said in finish(launch(code, 2), 120):
+            assert status == 1, said
+            assert "being trained already" in said
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
 
 
 @pytest.mark.slow
