@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,6 +199,10 @@ def emit(result: Any, as_json: bool, text: Any) -> None:
 @contextmanager
 def progress_bar(what: str, show: bool = True) -> Iterator[Callable[[float], None]]:
     """A bar on stderr, where that is a terminal: call what it gives with the share done."""
+    # Not a disabled bar: older versions of rich end it with an empty line all the same.
+    if not (show and sys.stderr.isatty()):
+        yield lambda share: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -208,7 +213,6 @@ def progress_bar(what: str, show: bool = True) -> Iterator[Callable[[float], Non
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
     bar = Progress(
         TextColumn(what),
         BarColumn(),
@@ -216,9 +220,8 @@ def progress_bar(what: str, show: bool = True) -> Iterator[Callable[[float], Non
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console,
+        console=Console(stderr=True),
         transient=True,
-        disable=not (show and console.is_terminal),
     )
     with bar:
         task = bar.add_task(what, total=1.0)
