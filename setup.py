@@ -30,7 +30,7 @@ setup(
         "numpy>=1.26.4",
         "einops>=0.8",
         "wandb>=0.20",
-        "click>=8.2",
+        "click>=8.3",
         "accelerate>=1.0",
         "safetensors>=0.4.3",
         "scikit-learn>=1.4",

@@ -102,11 +102,13 @@ def test_likelihood() -> None:
     x = torch.randn(3, 2)
 
     def work(of: Denoiser) -> Any:
-        found = data_likelihood(of, x, rtol=1e-1, atol=1e-1, t_min=1e-1, label=1)
-        latent = encode(of, x, label=1, rtol=1e-1, atol=1e-1)
+        found = data_likelihood(of, x, rtol=1e-3, atol=1e-3, t_min=1e-1, label=1)
+        latent = encode(of, x, label=1, rtol=1e-3, atol=1e-3)
         return found.value, found.prior, found.reconstruction, latent.x
 
-    close(*everywhere(work, model((2,))))
+    # An attempt at the edge of the tolerance may be taken on one device and not on the other; each
+    # result is right to about five times the tolerance.
+    close(*everywhere(work, model((2,))), rtol=2 * 5 * 1e-3)
 
 
 INSTRUMENTS: dict[str, Callable[..., Any]] = {
