@@ -106,7 +106,7 @@ def _section(
     hours = sum({r["key"]: r["seconds"] for r in records}.values()) / 3600
     lines = [
         f"## {experiment.name}\n",
-        f"**{experiment.title}.** {experiment.question}\n",
+        f"**{experiment.title.rstrip('.?')}**. {experiment.question}\n",
         f"    python experiments/run.py {experiment.name} --scale {experiment.scale}\n",
     ]
     state = f"{len(records)} of {wanted} results"
