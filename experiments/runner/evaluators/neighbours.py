@@ -9,6 +9,10 @@ log(h'/h) is the separation. Solutions are unique where the field is Lipschitz i
 that can be integrated over time; its integral bounds |log(h'/h)|. Where data lie on a manifold
 or are finitely many, the field pulls to them at the rate 1/t, and neighbours merge going backward
 without ever crossing; forward, they separate.
+
+Exact models are solved tightly. A network is too rough for that to end: it is solved on one grid
+for both of a pair, equal steps in log-SNR, so that the error of the steps moves the two alike and
+the separation is that of the discrete flow.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdeflow.instruments.probe import draw_data
 from sdeflow.precision import in_float64
@@ -24,9 +28,10 @@ from sdeflow.sampling import encode, sample
 
 from .measured import Measured
 
-__all__ = ["neighbours"]
+__all__ = ["neighbours", "solver_of"]
 
 ENDS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+STEPS = 200  # of the grid for networks
 DISTANCE = 1e-5  # of neighbours, relative to the norm of x: so near that only the field counts
 
 
@@ -51,13 +56,7 @@ def neighbours(
     x_0 = draw_data(model, count, seed) if probes is None else probes[:count]
     found: dict[str, Any] = {"t_min": list(ends), "backward": [], "forward": []}
     failed = []
-    common: dict[str, Any] = {
-        "solver": "dopri8",
-        "rtol": tolerance,
-        "atol": tolerance * 1e-2,
-        "on_failure": "return",
-        "max_evaluations": 20_000,
-    }
+    common = solver_of(model, tolerance)
     for end in ends:
         near = noise + DISTANCE * _size(noise, direction) * direction
         pair = torch.cat([noise, near])
@@ -74,6 +73,19 @@ def neighbours(
             found[f"{name} {end:g}"] = value
         failed += [1 - float(run.ok.mean()) for run in (down, up)]
     return {**found, "failed": sum(failed) / len(failed)}
+
+
+def solver_of(model: Any, tolerance: float) -> dict[str, Any]:
+    """How to solve a model: settings of `sample` and `encode`."""
+    if isinstance(model, nn.Module):
+        return {"solver": "abm-3", "grid": "log-snr", "steps": STEPS, "on_failure": "return"}
+    return {
+        "solver": "dopri8",
+        "rtol": tolerance,
+        "atol": tolerance * 1e-2,
+        "on_failure": "return",
+        "max_evaluations": 20_000,
+    }
 
 
 def _gap(x: Tensor) -> Tensor:
