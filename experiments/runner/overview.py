@@ -9,6 +9,8 @@ the numbers of comparisons that are complete and hold, do not hold, and are unde
     does not hold here    h = 0,  f > 0
     undecided             h = f = 0,  u > 0
     open                  h = f = u = 0: not all seeds are done; not tested here: not in the grid
+
+and "so far" where other comparisons of the row are not complete yet.
 """
 
 from __future__ import annotations
@@ -104,7 +106,10 @@ def verdict(found: Sequence[Finding], undecided: str = UNDECIDED) -> str:
 def together(found: Sequence[Finding], undecided: str = UNDECIDED) -> str:
     """The verdict with the numbers of comparisons behind it."""
     head = verdict(found, undecided)
-    return f"{head if head in (OPEN, UNTESTED) else f'**{head}**'}{_counts(found, undecided)}"
+    if head not in (OPEN, UNTESTED):
+        unfinished = any(f.verdict.startswith(INCOMPLETE) for f in found)
+        head = f"**{head}**{' so far' * unfinished}"
+    return head + _counts(found, undecided)
 
 
 def _numbers(found: Sequence[Finding]) -> tuple[int, int, int]:

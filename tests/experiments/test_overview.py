@@ -44,10 +44,10 @@ def test_a_line_of_an_unknown_claim_is_refused() -> None:
     [
         ([HOLDS, HOLDS], "**holds** (2 of 2)"),
         ([HOLDS, UNDECIDED], "**holds in part** (holds 1, undecided 1)"),
-        ([HOLDS, FAILS, OPEN], "**mixed** (holds 1, does not hold here 1, open 1)"),
+        ([HOLDS, FAILS, OPEN], "**mixed** so far (holds 1, does not hold here 1, open 1)"),
         ([FAILS, UNDECIDED], "**does not hold here** (does not hold here 1, undecided 1)"),
         ([UNDECIDED, UNTESTED], "**undecided** (1 of 1)"),
-        ([HOLDS, OPEN], "**holds** (holds 1, open 1)"),
+        ([HOLDS, OPEN], "**holds** so far (holds 1, open 1)"),
         ([OPEN, OPEN], "open (2 of 6 pairs)"),
         ([UNTESTED], "not tested here"),
     ],
