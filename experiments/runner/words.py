@@ -27,6 +27,15 @@ METRICS = {  # by the start of their name
     "condition prediction": "change of predictions, condition perturbed",
     "features prediction": "change of predictions, embedding perturbed",
 }
+EXACT = {  # an exact model's data, and what may follow
+    "smooth": "smooth data",
+    "mixture": "narrow mixture",
+    "finite": "finite data",
+    "": "",
+    "-etsdm": " + E-TSDM",
+    "-smooth-start": ", smooth start",
+    "-trig": ", trig schedule",
+}
 CLOCKS = {
     "x/time": "clock time",
     "x/log-snr": "clock log-SNR",
@@ -48,6 +57,8 @@ def arm_words(arm: str) -> str:
         return f"smooth time, power {arm.removeprefix('power-')}"
     if arm.startswith("equalised"):
         return f"equalised, s = {arm.partition('-')[2] or '0.1'}"
+    if exact := re.fullmatch(r"exact-(smooth|mixture|finite)(|-etsdm|-smooth-start|-trig)", arm):
+        return EXACT[exact[1]] + EXACT[exact[2]]
     if grid := re.fullmatch(r"n(\d+)-t([0-9.]+)", arm):
         return f"n = {grid[1]}, t~ = {grid[2]}"
     return re.sub(r"\betsdm\b", "E-TSDM", arm.replace("-etsdm", " + E-TSDM"))

@@ -30,7 +30,8 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             pairs = list(dict.fromkeys((r["problem"], r["arm"]) for r in mine))
             for index, (problem, arm) in enumerate(pairs):
                 found = pick(mine, problem=problem, arm=arm)
-                name = arm if arm.startswith("exact") else f"{problem}, {arm_words(arm)}"
+                exact = arm.startswith("exact")
+                name = arm_words(arm) if exact else f"{problem}, {arm_words(arm)}"
                 series = [r["values"][way] for r in found]
                 band(axes, found[0]["values"]["t_min"], series, name, index)
             axes.axhline(0, color="0.4", linewidth=0.6)
