@@ -49,7 +49,7 @@ from ..samplers import DEFAULT_SOLVER
 from ..sampling import sample
 from .probe import Probe
 from .space import norms_of
-from .step_sizes import REFERENCE
+from .step_sizes import tight_solver
 
 __all__ = ["Budget", "error_budget"]
 
@@ -161,7 +161,8 @@ def error_budget(
         if t_max is not None:
             raise ValueError(f"t_max={t_max:g}: no signal is left there; use a smaller t_max")
         start = make_plan(
-            model, **{**own, "solver": REFERENCE, "chart": None, "grid": None, "steps": None},
+            model,
+            **{**own, "solver": tight_solver(model), "chart": None, "grid": None, "steps": None},
             **common, max_evaluations=1,
         ).t_start  # fmt: skip
         plan = make_plan(model, **own, **{**common, "t_max": start}, max_evaluations=1)
@@ -245,7 +246,7 @@ def error_budget(
         "floor_sigma": float(model.sde.sigma(floor)),
         "floor_log_snr": float(model.sde.log_snr(floor)),
         "evaluations": float(run.log.evaluations.mean()),
-        "reference": REFERENCE, "reference_tolerance": reference_tolerance,
+        "reference": tight_solver(model), "reference_tolerance": reference_tolerance,
         "exact": exact is not None,
     }  # fmt: skip
     return Budget(
@@ -295,7 +296,7 @@ class _Flow:
         """x at time `low` on the flow through x at time `high`."""
         found = sample(
             model,
-            solver=REFERENCE,
+            solver=tight_solver(model),
             rtol=self.tolerance,
             atol=self.tolerance,
             t_max=high,

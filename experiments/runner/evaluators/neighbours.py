@@ -31,7 +31,7 @@ from .measured import Measured
 __all__ = ["neighbours", "solver_of"]
 
 ENDS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-STEPS = 200  # of the grid for networks
+STEPS = 100  # of the grid for networks
 DISTANCE = 1e-5  # of neighbours, relative to the norm of x: so near that only the field counts
 
 
