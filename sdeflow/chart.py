@@ -87,7 +87,7 @@ class Chart:
     clock: str = "time"
     variance: float = 0.4
     knee: float = _KNEE
-    elbow: float = 10.0
+    elbow: float = 13.0
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:

@@ -21,14 +21,14 @@ from .sde import SDE
 __all__ = ["TUNED", "time_grid"]
 
 TUNED = {
-    -5.0: -4.63, -3.5: -2.77, -2.0: -3.39, -1.0: -0.80, 0.0: -0.45,
-    1.0: -0.35, 2.0: -0.10, 3.5: -1.02, 5.0: -0.80, 7.0: -0.25,
+    -5.0: -3.81, -3.5: -3.56, -2.0: -3.01, -1.0: -0.64, 0.0: -0.43,
+    1.0: -0.42, 2.0: -0.09, 3.5: -0.96, 5.0: -1.08, 7.0: -0.91,
 }  # fmt: skip
 """Logarithm of the density of steps over log-SNR, up to a constant, linear between the knots."""
 
 # Part of the steps is spread evenly over the log-SNR below this edge, where exact models are
 # nearly Gaussian and need none, but networks do: a few, whatever the number of steps.
-_EDGE, _SOFTNESS, _FEW, _SHARE = 0.85, 0.43, 2.63, 0.122
+_EDGE, _SOFTNESS, _FEW, _SHARE = 1.65, 0.22, 3.22, 0.09
 
 
 def time_grid(spec: str, sde: SDE, steps: int, t_max: float, t_min: float) -> Tensor:

@@ -180,12 +180,12 @@ _NAMED = [
     ),
     _flow(
         "tuned",
-        "abm-4-falling",
+        "abm-4-two-forms",
         2,
-        "x/std/log-linear:0.3",
+        "x/std/log-linear:0.24",
         "tuned",
         source="solvers",
-        about="four points, corrected, in the chart and on the grid that did best",
+        about="four points, corrected, in two forms, in the chart and on the grid that did best",
     ),
     _chain("heun-edm", "heun-edm", "karras", _EDM, "Heun in (x/alpha, sigma/alpha), no churn"),
     _chain(

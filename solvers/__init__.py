@@ -13,6 +13,7 @@ statuses), `dense` (between the steps), `log` (what was done), and for stochasti
 """
 
 from .adams import Adams, adams_weights
+from .adams_forms import TwoForms
 from .brownian import Brownian, BrownianPath
 from .controller import PI, PID, Controller, ErrorNorm, I
 from .log import Status, StepLog
@@ -41,6 +42,7 @@ __all__ = [
     "SolverError",
     "Status",
     "StepLog",
+    "TwoForms",
     "adams_weights",
     "methods",
     "odeint",

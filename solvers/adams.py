@@ -31,7 +31,7 @@ of the former, whose second difference has half of its exact weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -43,7 +43,7 @@ from .dense import hermite
 from .registry import Measure, MethodInfo, Problem, register
 from .stepper import Attempt, Mask, Rows, Span, Stepper, index
 
-__all__ = ["Adams", "adams_weights"]
+__all__ = ["Adams", "adams_weights", "add_slopes", "integrals"]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -60,16 +60,20 @@ def adams_weights(measure: Measure, start: Array, end: Array, nodes: Array) -> A
     Returns:
         (S, k) float64; each row adds up to mu(end) - mu(start) to rounding.
     """
-    half = 0.5 * (end - start)
-    t = start[:, None] + half[:, None] * (1 + _NODES)  # (S, Q)
-    dmu = half[:, None] * _WEIGHTS * measure.density(t.ravel()).reshape(t.shape)
-    weights = np.stack(
-        [(basis * dmu).sum(1) for basis in _lagrange(t[:, None, :], nodes[:, :, None])], 1
-    )
+    weights = integrals(measure.density, start, end, nodes)
     # What quadrature may have missed of the measure goes to the nearest node.
     total = measure.mu(end) - measure.mu(start)
     weights[:, 0] += total - weights.sum(1)
     return weights
+
+
+def integrals(density: Callable[[Array], Array], start: Array, end: Array, nodes: Array) -> Array:
+    """The same for a measure of which only the density is known."""
+    half = 0.5 * (end - start)
+    t = start[:, None] + half[:, None] * (1 + _NODES)  # (S, Q)
+    dmu = half[:, None] * _WEIGHTS * density(t.ravel()).reshape(t.shape)
+    bases = _lagrange(t[:, None, :], nodes[:, :, None])
+    return np.stack([(basis * dmu).sum(1) for basis in bases], 1)
 
 
 def _lagrange(t: Array, nodes: Array) -> list[Array]:
@@ -140,38 +144,32 @@ class Adams:
 
     def _plan(self, first: int) -> None:
         """All weights from grid point `first` on, if no break point follows."""
-        grid = self._grid[first:]
+        self._first = first
+        self._predict, self._correct = self._tables(self._weigh)
+
+    def _tables(
+        self, weigh: Callable[[Array, Array, Array, bool], Array]
+    ) -> tuple[list[Sequence[float]], list[Sequence[float]]]:
+        """Weights of every predictor and corrector, by step, from those of (start, end, nodes)."""
+        grid = self._grid[self._first :]
         steps = len(grid) - 1
         count = np.minimum(np.arange(steps) + 1, self.order)
         if self.falling:
             count = np.minimum(count, np.arange(steps, 0, -1))
-        self._first = first
-        self._predict: list[Sequence[float]] = [()] * steps
-        self._correct: list[Sequence[float]] = [()] * steps
+        tables: list[list[Sequence[float]]] = [[()] * steps, [()] * steps]
         for k in np.unique(count):
             at = np.flatnonzero(count == k)
-            nodes = grid[at[:, None] - np.arange(k)]
-            self._fill(self._predict, at, grid, nodes, True)
-            if self.corrected:
-                nodes = np.concatenate([grid[at + 1, None], nodes], 1)
-                self._fill(self._correct, at, grid, nodes, False)
+            for table, ahead in zip(tables, (0, 1)[: 1 + self.corrected], strict=False):
+                nodes = grid[at[:, None] + ahead - np.arange(k + ahead)]
+                weights = weigh(grid[at], grid[at + 1], nodes, ahead == 0)
+                for i, row in zip(at, weights.tolist(), strict=True):
+                    table[i] = row
+        return tables[0], tables[1]
 
-    def _fill(
-        self,
-        table: list[Sequence[float]],
-        at: Rows,
-        grid: Array,
-        nodes: Array,
-        predict: bool,
-    ) -> None:
+    def _weigh(self, start: Array, end: Array, nodes: Array, predict: bool) -> Array:
         if self.published:
-            weights = _published(
-                self.measure, grid[at], grid[at + 1], nodes, predict and not self.corrected
-            )
-        else:
-            weights = adams_weights(self.measure, grid[at], grid[at + 1], nodes)
-        for i, row in zip(at, weights.tolist(), strict=True):
-            table[i] = row
+            return _published(self.measure, start, end, nodes, predict and not self.corrected)
+        return adams_weights(self.measure, start, end, nodes)
 
     def first_steps(self, t: Array, y: Tensor, limit: Array) -> Array:
         """The whole way: steps are those of the grid."""
@@ -187,11 +185,16 @@ class Adams:
         slopes = [self.field(span.start, y), *self._slopes]
         base = y
         if self.corrected and self._base is not None:
-            base = _add(self._base, slopes, self._correct[i - 1])
+            base = add_slopes(self._base, slopes, self._correct[i - 1])
         weights = self._predict[i]
-        y1 = _add(base, slopes, weights)
-        self._slopes, self._pending = slopes[: self.order], base
-        order = len(weights) + self.corrected
+        y1 = add_slopes(base, slopes, weights)
+        self._slopes = slopes[: self.order]
+        return self._attempt(y1, base, slopes, len(weights))
+
+    def _attempt(self, y1: Tensor, base: Tensor, slopes: list[Tensor], nodes: int) -> Attempt:
+        """The step from `base` to `y1`."""
+        self._pending = base
+        order = nodes + self.corrected
         dense = partial(self._polynomial, self._step, base, y1, slopes) if self.dense else None
         return Attempt(y1, None, order, order, dense)
 
@@ -202,7 +205,7 @@ class Adams:
         nodes = self._grid[step - np.arange(count)]
         far = [float(b[0, 0]) for b in _lagrange(ends[1:, None, None], nodes[None, :, None])]
         rate = (ends[1] - ends[0]) * self.measure.density(ends)
-        slope = _add(torch.zeros_like(y0), slopes, far)
+        slope = add_slopes(torch.zeros_like(y0), slopes, far)
         return hermite(y0, y1, slopes[0] * float(rate[0]), slope * float(rate[1]))
 
     def accept(self, mask: Mask | None) -> None:
@@ -223,7 +226,7 @@ class Adams:
             self._slopes = [slope.index_select(0, where) for slope in self._slopes]
 
 
-def _add(base: Tensor, slopes: list[Tensor], weights: Sequence[float]) -> Tensor:
+def add_slopes(base: Tensor, slopes: list[Tensor], weights: Sequence[float]) -> Tensor:
     """base + sum_j weights_j slopes_j."""
     out = torch.add(base, slopes[0], alpha=weights[0])
     for slope, weight in zip(slopes[1:], weights[1:], strict=False):
