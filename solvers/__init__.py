@@ -6,8 +6,8 @@
     solution.y                       # (64, 2), at t = 1 exactly
     print(solution.log.summary())
 
-The equations are those of the modules: `tableau` and `runge_kutta`, `newton`, `multistep` and
-`adams` (methods), `controller` (step sizes), `route`, `loop` and `lockstep` (break points,
+The equations are those of the modules: `tableau` and `runge_kutta`, `newton`, `multistep`, `adams`
+and `adams_forms` (methods), `controller` (step sizes), `route`, `loop` and `lockstep` (break points,
 statuses), `dense` (between the steps), `log` (what was done), and for stochastic equations `sde`,
 `sde_steps`, `brownian` and `noise`.
 """

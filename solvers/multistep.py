@@ -34,7 +34,6 @@ the exact forms of DEIS, DPM-Solver++(2M) and UniPC (see `adams`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -44,6 +43,7 @@ from torch import Tensor
 
 from .controller import PI, Array, column, first_step
 from .dense import hermite
+from .memory import Memory
 from .newton import Differences, NewtonIntegrals
 from .registry import Measure, MethodInfo, Problem, register
 from .stepper import Attempt, Mask, Rows, Span, Stepper, Time, index
@@ -63,40 +63,6 @@ _ORDER_GAIN = float(np.log(1.1))
 _FORM_GAIN = float(np.log(3.0))
 _MEMORY = 0.5
 _SMALL = 1e-8  # the smallest error that is told from 0
-
-
-@dataclass
-class _Memory:
-    """What is known of every active sample, beside its differences; n samples, F forms.
-
-    Attributes:
-        nodes: clock at the last K nodes, newest first, (K, n).
-        spans: products of the distances from the newest node to the j next, (K + 1, n).
-        count: nodes that hold something, (n,), at most K + 1.
-        order: of the next predictor, (n,).
-        form: of the next step, (n,).
-        fame: mean logarithms of the errors of both forms, (F, n).
-        size: ratios to the tolerance of D_1 ... D_K times `spans`, per unit of weight, (K, F, n).
-        weight: factor from errors of the state to the user's units, (n,).
-    """
-
-    nodes: Array
-    spans: Array
-    count: NDArray[np.int64]
-    order: NDArray[np.int64]
-    form: NDArray[np.int64]
-    fame: Array
-    size: Array
-    weight: Array
-
-    def merge(self, old: _Memory, mask: Mask) -> _Memory:
-        """This memory where the mask (n,) is set, `old` elsewhere."""
-        pairs = zip(vars(self).values(), vars(old).values(), strict=True)
-        return _Memory(*(np.where(mask, new, before) for new, before in pairs))
-
-    def select(self, rows: Rows) -> _Memory:
-        """The samples `rows` only."""
-        return _Memory(*(values.take(rows, -1) for values in vars(self).values()))
 
 
 class Multistep:
@@ -129,7 +95,7 @@ class Multistep:
             self._bonus[0] = -np.inf
         forms, batch = len(densities), problem.y0.shape[0]
         self._differences = Differences(problem.y0, order, forms)
-        self._now = _Memory(
+        self._now = Memory(
             np.zeros((order, batch)),
             np.ones((order + 1, batch)),
             np.zeros(batch, np.int64),
@@ -139,7 +105,7 @@ class Multistep:
             np.zeros((order, forms, batch)),
             np.ones(batch),
         )
-        self._next: _Memory | None = None
+        self._next: Memory | None = None
         self._everyone = np.arange(batch)
         self._forms = np.arange(forms)[:, None]
         self._fresh = self._ramping = True
@@ -210,7 +176,7 @@ class Multistep:
         count = np.minimum(now.count + 1, self._highest + 1) if self._ramping else now.count
         if norm is None:
             order = np.minimum(count, self._highest)
-            self._next = _Memory(
+            self._next = Memory(
                 nodes, spans, count, order, now.form, now.fame, now.size, now.weight
             )
             return Attempt(y1, None, now.order, now.order.astype(np.float64), dense)
@@ -232,7 +198,7 @@ class Multistep:
         if np.count_nonzero(good) < n:
             ruling, aim = np.where(good, ruling, now.order), np.where(good, aim, own)
         kept = now.weight if weight is None else weight
-        self._next = _Memory(nodes, spans, count, order, form, fame, size, kept)
+        self._next = Memory(nodes, spans, count, order, form, fame, size, kept)
         longest = None if measure.longest is None else measure.longest(stop)
         error = own / ALLOWANCE
         return Attempt(y1, error, now.order, ruling + 1.0, dense, control=aim, longest=longest)

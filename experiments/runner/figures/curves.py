@@ -21,9 +21,9 @@ __all__ = ["steepness"]
 def steepness(
     experiment: Experiment, records: Records, problem: str, arms: list[str], title: str
 ) -> Figure | None:
-    """E||d eps/dt|| of some arms on one problem; None where there are no results."""
+    """E||d eps/dt|| of some arms on one problem; None where there are not two to compare."""
     arms = [arm for arm in arms if arm in arms_of(records, problem, "lipschitz")]
-    if not arms:
+    if len(arms) < 2:
         return None
     mine = [r for r in records if r["problem"] == problem and r["arm"] in arms]
     caption = (

@@ -16,7 +16,7 @@ __all__ = ["CHARTS", "ENDS", "MODELS", "Attempts", "Model", "attempts", "crossin
 CHARTS = {
     "x/time": "clock: time",
     "x/log-snr": "clock: log-SNR",
-    "x/alpha/noise-ratio": "x/alpha, clock: sigma/alpha",
+    "x/alpha/noise-ratio": "x/alpha, sigma/alpha",
 }
 ENDS = ("0.001", "0.0001", "1e-05")
 
