@@ -7,9 +7,9 @@
     print(solution.log.summary())
 
 The equations are those of the modules: `tableau` and `runge_kutta`, `newton`, `multistep`, `adams`
-and `adams_forms` (methods), `controller` (step sizes), `route`, `loop` and `lockstep` (break points,
-statuses), `dense` (between the steps), `log` (what was done), and for stochastic equations `sde`,
-`sde_steps`, `brownian` and `noise`.
+and `adams_forms` (methods), `controller` (step sizes), `route`, `loop` and `lockstep` (break
+points, statuses), `dense` (between the steps), `log` (what was done), and for stochastic equations
+`sde`, `sde_steps`, `brownian` and `noise`.
 """
 
 from .adams import Adams, adams_weights
