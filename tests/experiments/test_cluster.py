@@ -1,8 +1,9 @@
 """The paper's setting, as far as a small machine can say.
 
-Every distinct training takes two steps on small stand-in pictures with a tiny network; every
-distinct network is laid out at its true size on the `meta` device, where tensors have shapes and
-no numbers; and each kind of network takes two true steps at 256x256 with one picture a batch.
+Every distinct training takes two steps on small stand-in pictures with a tiny network, and one of
+each kind is run to its end; every distinct network is laid out at its true size on the `meta`
+device, where tensors have shapes and no numbers; and each kind of network takes two true steps at
+256x256 with one picture a batch.
 """
 
 import dataclasses
@@ -90,33 +91,50 @@ def test_every_network_has_the_shape_of_its_pictures() -> None:
         assert all(p.grad is not None for p in network.parameters())
 
 
-@pytest.mark.slow
-def test_every_training_takes_two_steps(tmp_path: Path) -> None:
-    data = pictures(tmp_path, 32)
-    for number, subject in enumerate(trainings()):
-        config = reduced(
-            subject.config, tmp_path, data, image_size=32, size="tiny", batch_size=2,
-            precision="fp32",
-        )  # fmt: skip
-        run = train(dataclasses.replace(config, name=f"run-{number}"), progress=False)
-        assert run.step == 2, subject
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_true_steps_at_256_pixels(tmp_path: Path, kind: str) -> None:
+def of_kind(kind: str) -> TrainConfig:
+    """The settings of one of `KINDS`."""
     experiment, problem, arm = KINDS[kind]
     (config,) = (
         s.config
         for s in load_experiment(experiment, "cluster", 1).subjects
         if (s.problem, s.arm) == (problem, arm)
     )
-    data = pictures(tmp_path, 256)
-    learner = Learner(plan(reduced(config, tmp_path, data, batch_size=1)))
+    return config
+
+
+def small(config: TrainConfig, place: Path, data: str) -> TrainConfig:
+    """Two steps of a tiny network on small pictures."""
+    return reduced(
+        config, place, data, image_size=32, size="tiny", batch_size=2, precision="fp32",
+    )  # fmt: skip
+
+
+def take_two_steps(config: TrainConfig) -> None:
+    learner = Learner(plan(config))
     before = [p.detach().clone() for p in learner.weights]
     for _ in range(2):
         loss, _ = learner.advance()
-        assert np.isfinite(loss)
+        assert np.isfinite(loss), config
     assert learner.skipped == 0
     moved = [bool((p != b).any()) for p, b in zip(learner.weights, before, strict=True)]
-    assert sum(moved) > len(moved) // 2
+    assert sum(moved) > len(moved) // 2, config
+
+
+@pytest.mark.slow
+def test_every_training_takes_two_steps(tmp_path: Path) -> None:
+    data = pictures(tmp_path, 32)
+    for subject in trainings():
+        take_two_steps(small(subject.config, tmp_path, data))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_run_of_two_steps(tmp_path: Path, kind: str) -> None:
+    run = train(small(of_kind(kind), tmp_path, pictures(tmp_path, 32)), progress=False)
+    assert run.step == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_true_steps_at_256_pixels(tmp_path: Path, kind: str) -> None:
+    take_two_steps(reduced(of_kind(kind), tmp_path, pictures(tmp_path, 256), batch_size=1))
