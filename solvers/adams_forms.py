@@ -11,15 +11,13 @@ of its weight on the last step, decides, and the other form must have been bette
 
 from __future__ import annotations
 
-import math
-
-import torch
+import numpy as np
 from torch import Tensor
 
 from .adams import Adams, add_slopes, integrals
-from .controller import Array
+from .controller import Array, rms
 from .registry import Gauge, MethodInfo, Problem, register
-from .stepper import Attempt, Rows, Span, Stepper, index
+from .stepper import Attempt, Rows, Span, Stepper, index, select
 
 __all__ = ["GAIN", "TwoForms"]
 
@@ -45,12 +43,8 @@ class TwoForms(Adams):
         self.gauge = gauge
         self._seconds: list[Tensor] = []
         self._guesses: tuple[Tensor, Tensor] | None = None
-        self._fame: Tensor | None = None
-        self._second = torch.zeros(
-            (problem.y0.shape[0],) + (1,) * (problem.y0.ndim - 1),
-            dtype=torch.bool,
-            device=problem.y0.device,
-        )
+        self._fame: Array | None = None
+        self._second = np.zeros(problem.y0.shape[0], np.bool_)
         super().__init__(problem, order, corrected=True, falling=True)
 
     def _plan(self, first: int) -> None:
@@ -74,10 +68,10 @@ class TwoForms(Adams):
         base = y
         if self._base is not None:
             pair = self._both(self._base, slopes, seconds, i - 1, corrected=True)
-            base = torch.where(self._second, pair[1], pair[0])
+            base = select(self._second, pair[1], pair[0])
             self._judge(pair)
         self._guesses = self._both(base, slopes, seconds, i, corrected=False)
-        y1 = torch.where(self._second, self._guesses[1], self._guesses[0])
+        y1 = select(self._second, self._guesses[1], self._guesses[0])
         self._slopes, self._seconds = slopes[: self.order], seconds[: self.order]
         return self._attempt(y1, base, slopes, len(self._predict[i]))
 
@@ -95,34 +89,36 @@ class TwoForms(Adams):
     def _judge(self, pair: tuple[Tensor, Tensor]) -> None:
         """Choose each sample's form by what the corrector changed."""
         assert self._guesses is not None
-        errors = torch.stack(
-            [
-                (new - old).flatten(1).square().mean(1).sqrt().clamp_min(_SMALL).log()
-                for new, old in zip(pair, self._guesses, strict=True)
-            ]
-        )
-        self._fame = errors if self._fame is None else torch.lerp(errors, self._fame, _MEMORY)
-        ahead = (self._fame[0] - self._fame[1]).view_as(self._second)
-        gain = math.log(GAIN)
-        self._second = torch.where(self._second, ahead > -gain, ahead > gain)
+        changes = zip(pair, self._guesses, strict=True)
+        errors = np.stack([np.maximum(rms(new - old), _SMALL) for new, old in changes])
+        with np.errstate(invalid="ignore"):  # of samples that fail
+            errors = np.log(errors)
+            if self._fame is not None:
+                errors = _MEMORY * self._fame + (1 - _MEMORY) * errors
+            ahead = errors[0] - errors[1]
+        self._fame = errors
+        gain = np.log(GAIN)
+        self._second = np.where(self._second, ahead > -gain, ahead > gain)
 
     def restart(self, rows: Rows) -> None:
         """Begin anew with one node, in the first form."""
         self._seconds, self._guesses, self._fame = [], None, None
-        self._second = torch.zeros_like(self._second)
+        self._second = np.zeros_like(self._second)
         super().restart(rows)
 
     def select(self, rows: Rows) -> None:
         """Keep only the samples `rows`."""
         super().select(rows)
-        where = index(rows, self._second)
-        self._second = self._second.index_select(0, where)
+        self._second = self._second[rows]
+        if not self._seconds:
+            return
+        where = index(rows, self._seconds[0])
         self._seconds = [second.index_select(0, where) for second in self._seconds]
         if self._guesses is not None:
             first, second = self._guesses
             self._guesses = first.index_select(0, where), second.index_select(0, where)
         if self._fame is not None:
-            self._fame = self._fame.index_select(1, where)
+            self._fame = self._fame[:, rows]
 
 
 def _make(problem: Problem) -> Stepper:

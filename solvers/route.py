@@ -18,7 +18,9 @@ from .dense import Recorder
 from .log import Status, StepLog
 from .stepper import Counter, Rows, Stepper, index
 
-__all__ = ["Outcome", "Route", "Run"]
+__all__ = ["NEAR", "Outcome", "Route", "Run"]
+
+NEAR = 0.01  # of a step
 
 
 @dataclass
@@ -90,8 +92,17 @@ class Route:
         self.seen_behind = np.nextafter(self.stops, np.inf)
 
     def grid(self, times: Array) -> Array:
-        """The grid `times`, on the clock and with the break points put in."""
-        return np.union1d(self.sign * times, self.stops)
+        """The grid `times`, on the clock and with the break points put in.
+
+        A point that is nearer to a break point than `NEAR` times the steps beside it gives way to
+        it: polynomials through both would divide rounding errors by their distance.
+        """
+        points = self.sign * times
+        inner = points[1:-1]
+        steps = np.diff(points)
+        apart = np.abs(inner[:, None] - self.stops).min(1)
+        inner = inner[apart >= NEAR * np.minimum(steps[:-1], steps[1:])]
+        return np.union1d(np.r_[points[0], inner, points[-1]], self.stops)
 
 
 @dataclass

@@ -34,10 +34,9 @@ EXACT_POINTS = 2000  # of the data, in the exact model of a network's: its cost 
 @click.option(
     "--chart",
     multiple=True,
-    default=("x/time", "x/alpha/noise-ratio", OWN),
     metavar="SCALE/CLOCK",
     help="Coordinates to run each solver in; may be given several times; own: the solver's own. "
-    "[default: x/time, x/alpha/noise-ratio and own]",
+    "[default: of x/time, x/alpha/noise-ratio and own those that the solver can run in]",
 )
 @click.option(
     "--tolerance",
@@ -170,6 +169,7 @@ def _settings(values: dict[str, Any]) -> list[Setting]:
 
     from sdeflow.instruments.step_sizes import Setting
 
+    charts = {name: values["chart"] or _charts(name) for name in values["solver"]}
     told = {None: (None,), "yes": (True,), "no": (False,), "both": (True, False)}
     return [
         Setting(
@@ -181,13 +181,27 @@ def _settings(values: dict[str, Any]) -> list[Setting]:
             values["controller"],
             breaks,
         )
-        for solver, chart, tolerance, breaks in product(
-            values["solver"],
-            values["chart"],
+        for solver in values["solver"]
+        for chart, tolerance, breaks in product(
+            charts[solver],
             values["tolerance"] or (None,),
             told[values["breaks"]],
         )
     ]
+
+
+def _charts(solver: str) -> tuple[str, ...]:
+    """What a solver is run in by default."""
+    from sdeflow.samplers import BACKENDS, find_sampler
+
+    sampler = find_sampler(solver)
+    if sampler.kind == "chain":
+        return (OWN,)
+    if sampler.source in BACKENDS:  # scale x only
+        return ("x/time", OWN)
+    if sampler.multistep:  # any scale but x
+        return ("x/alpha/noise-ratio", OWN)
+    return ("x/time", "x/alpha/noise-ratio", OWN)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

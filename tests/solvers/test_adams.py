@@ -117,3 +117,27 @@ def test_trajectory_and_failures(device) -> None:
 def test_needs_a_grid(device) -> None:
     with pytest.raises(ValueError, match="give dt or grid"):
         odeint(DECAY.field, y0(device), 0.0, 1.0, method="abm-4")
+
+
+@pytest.mark.parametrize("method", ["abm-4", "ab-3", "abm-3-published", "abm-4-two-forms"])
+@pytest.mark.parametrize("ulps", [-3, -1, 0, 1, 3])
+def test_a_break_point_beside_a_grid_point(method: str, ulps: int, device) -> None:
+    """They are one: a step of some ulps would divide rounding errors by its length."""
+    at = 0.5 + ulps * np.spacing(0.5)
+    y = torch.tensor([[0.7], [1.3]], dtype=torch.float32, device=device)
+
+    def field(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -y + (t > at).to(y)[:, None]
+
+    solution = odeint(field, y, 0.0, 1.0, method=method, grid=np.linspace(0, 1, 41), breaks=[at])
+    exact = y * math.exp(-1) + 1 - math.exp(-0.5)
+    # The last step before the jump and that at the end have one node: h^2 / 2 each, at most.
+    assert torch.allclose(solution.y, exact, rtol=0, atol=1.3 * (1 / 40) ** 2)
+    assert solution.log.calls == 40
+
+
+def test_a_graded_grid_keeps_its_points(device) -> None:
+    """Points near a break point by design are as near to each other."""
+    grid = np.r_[0, 0.5 - 1e-3 * 0.5 ** np.arange(8), 0.5, 1.0]
+    solution = odeint(DECAY.field, y0(device), 0.0, 1.0, method="ab-2", grid=grid, breaks=[0.5])
+    assert solution.log.calls == len(grid) - 1

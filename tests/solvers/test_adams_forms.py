@@ -132,3 +132,13 @@ def test_a_break_point_is_a_new_start(device) -> None:
     # The grids differ in their last bits.
     bits = torch.finfo(y0.dtype).eps
     assert torch.allclose(whole.y, rest, rtol=2e3 * bits, atol=0)
+
+
+def test_states_without_a_shape_of_their_own() -> None:
+    """States (B,) are states (B, 1)."""
+    y0, grid = starts()[:, 0], np.linspace(0, 2, 16)
+    one, two = (
+        odeint(fast_growth, y, 0, 2, method="abm-4-two-forms", grid=grid, measure=growth(5)).y
+        for y in (y0, y0[:, None])
+    )
+    assert torch.equal(one, two[:, 0])

@@ -65,8 +65,8 @@ def neighbours(
         other = start + DISTANCE * _size(start, direction) * direction
         up = encode(model, torch.cat([start, other]), t_min=end, **common)
         for name, solved, before in (
-            ("backward", down.x, pair * model.sde.prior_scale(down.settings["t_max"])),
-            ("forward", up.x, torch.cat([start, other])),
+            ("backward", down.x.cpu(), pair * model.sde.prior_scale(down.settings["t_max"])),
+            ("forward", up.x.cpu(), torch.cat([start, other])),
         ):
             value = float((_gap(solved) / _gap(before)).log().mean())
             found[name].append(value)
