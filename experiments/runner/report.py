@@ -33,9 +33,9 @@ seed by seed, and its 95 % interval over seeds excludes no difference on the cla
 **holds**), on the other (it **does not hold here**), or contains it (it is **undecided**). A \
 line counts its comparisons: it *holds* where all do, *in part* where the others are undecided, \
 is *mixed* where some hold and some do not, and *open* until all seeds of one comparison are \
-done. Measured: from the smallest to the largest change of the first arm against the second, in \
-per cent where it is a ratio; negative is lower. Fréchet distances are those of a classifier's \
-features.
+done; *so far* says that others are not. Measured: from the smallest to the largest change of the \
+first arm against the second, in per cent where it is a ratio; negative is lower. Fréchet \
+distances are those of a classifier's features.
 
     python experiments/run.py NAME --scale laptop      # or all; goes on where it was stopped
     python experiments/run.py NAME --dry-run           # the grid and its hours
@@ -46,7 +46,9 @@ complete, and never run here. `--scale smoke` takes minutes and means nothing. `
 several machines with one `--runs` directory, share the work.
 
 In the tables below: change, the mean [95 % interval]; effect, the mean over the standard \
-deviation of the paired differences; floor, the metric of real training data.
+deviation of the paired differences (over 100 where the seeds hardly differ); floor, the metric \
+of as many real training pictures in place of samples: it depends on their number, and samples \
+can be below it.
 
 """
 
@@ -132,6 +134,13 @@ def _reduced(experiment: Experiment) -> str:
     return f"Reduced at this scale: {experiment.reduced}" if experiment.reduced else ""
 
 
+def _effect(value: float) -> str:
+    """Beyond a hundred the denominator is what was measured."""
+    if abs(value) > 100:
+        return "> 100" if value > 0 else "< −100"
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def _row(f: Finding) -> str:
     assert f.paired is not None
     unit = " %" if f.ratio else ""
@@ -141,7 +150,7 @@ def _row(f: Finding) -> str:
         change += f" [{number(numbers[1])}, {number(numbers[2])}]"
     if f.family:
         change += f", corrected p {f.corrected:.2g}"
-    effect = "" if f.paired.effect is None else f"{f.paired.effect:+.1f}"
+    effect = "" if f.paired.effect is None else _effect(f.paired.effect)
     floor = "" if f.floor is None else number(f.floor, signed=False)
     a, b = (number(v, signed=False) if v is not None else "" for v in (f.a, f.b))
     count = len(f.seeds)

@@ -79,8 +79,9 @@ def _refuse(ctx: click.Context, option: click.Parameter, given: bool) -> None:
 @click.option(
     "--grid",
     metavar="SPEC",
-    help="Spacing of fixed steps: even in a clock (log-snr, time, …), karras, karras:POWER, or "
-    "the times themselves, separated by commas. [default: the solver's own]",
+    help="Spacing of fixed steps: even in a clock (log-snr, time, …), karras, karras:POWER, "
+    "power:POWER, tuned, or the times themselves, separated by commas. [default: the solver's "
+    "own]",
 )
 @click.option(
     "--t-min",

@@ -29,7 +29,8 @@ def command(kind: str | None, as_json: bool) -> None:
     table = Table(
         box=box.SIMPLE_HEAD,
         caption=f"{len(chosen)} solvers; the default is {DEFAULT_SOLVER}. Adaptive ones choose "
-        "their steps by --rtol and --atol; any takes --steps, --chart and --grid.",
+        "their steps by --rtol and --atol, unless --steps or --grid is given. Chains have no "
+        "--chart, multistep methods no scale x.",
         caption_justify="left",
     )
     for title in ("name", "kind", "order", "adaptive", "chart", "from"):
