@@ -230,6 +230,24 @@ def test_steps_compares_settings(tmp_path):
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["oracle"] == "gaussian"
 
 
+@pytest.mark.parametrize(
+    ("solver", "charts"),
+    [
+        ("dopri5", ["x/time", "x/alpha/noise-ratio", "x/std/log-snr"]),
+        ("adams", ["x/alpha/noise-ratio", "x/std/mixed"]),
+        ("torchdiffeq/dopri5", ["x/time", "x/log-snr"]),
+        ("ancestral", ["x/time"]),
+    ],
+)
+def test_steps_runs_a_solver_in_the_charts_it_can(tmp_path, solver, charts):
+    out = run(
+        "steps", "--oracle", "mixture", "--solver", solver, "--tolerance", "0.1", "--count", "2",
+        "--no-causes", "--json", "--out", str(tmp_path / "steps"),
+    )  # fmt: skip
+    assert out.exit_code == 0, out.output
+    assert [row["chart"] for row in json.loads(out.stdout)["table"]] == charts
+
+
 def test_steps_told_the_jumps_never_crosses_one(tmp_path):
     args = ["--oracle", "mixture", "--etsdm", "--shared", "plug-in", "--breaks", "both"]
     args += ["--chart", "x/log-snr", "--count", 8, "--reference-tolerance", "1e-4"]
