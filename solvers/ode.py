@@ -68,7 +68,8 @@ def odeint(
         rtol: relative tolerance per step, in the user's units.
         atol: absolute tolerance per step, in the user's units.
         dt: size of fixed steps, > 0; the last one is shorter if need be. No control then.
-        grid: times of fixed steps (N + 1,), from t0 to t1. No control then.
+        grid: times of fixed steps (N + 1,), from t0 to t1. No control then. Break points are put
+            in; a time within a hundredth of a step of one gives way to it.
         controller: sets the step sizes; the method's own, or PI(), if None.
         breaks: times at which the field jumps. No step crosses them, and each side is evaluated
             only with times of its own. Those outside [t0, t1] are ignored.

@@ -248,6 +248,7 @@ def error_budget(
         "evaluations": float(run.log.evaluations.mean()),
         "reference": tight_solver(model), "reference_tolerance": reference_tolerance,
         "exact": exact is not None,
+        "reference_of_exact": None if exact is None else tight_solver(exact),
     }  # fmt: skip
     return Budget(
         [
