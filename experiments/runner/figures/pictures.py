@@ -28,7 +28,7 @@ def pictures(
             found = pick(records, problem=problem, arm=arm, evaluation=evaluation)
             tiles = next((r["values"]["tiles"] for r in found if "tiles" in r["values"]), None)
             if tiles is not None:
-                rows.append((f"{evaluation}, {arm_words(arm)}", np.array(tiles)))
+                rows.append((f"{evaluation}\n{arm_words(arm)}", np.array(tiles)))
     if not rows:
         return None
     count = len(rows[0][1])
