@@ -4,7 +4,8 @@
                               training (its key), values
     results/SCALE/NAME.csv    the single numbers among the values but floors, a row each
 
-Records are merged by key into those that are there: results of several machines add up.
+Records are merged by key into those that are there: results of several machines add up, and a
+run with fewer or more seeds takes nothing away.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sdeflow.plots import write_csv
 from .evaluators import version_of
 from .jobs import read_result
 from .kept import load_results
-from .spec import SEEDS, Experiment
+from .spec import SEEDS, Experiment, load_experiment
 
 __all__ = ["collect"]
 
@@ -36,10 +37,8 @@ def collect(experiments: Sequence[Experiment], runs: Path, results: Path) -> lis
         path = results / f"{experiment.name}.json"
         records = {_identity(record): record for record in load_results(path)}
         before = set(records)
-        wanted = set()
         for place, name, key, about in _wanted(experiment):
             identity = _identity({**about, "evaluation": name, "key": key})
-            wanted.add(identity)
             result = read_result(runs / place / key) if identity not in before else None
             if result is not None:
                 values = dict(result["values"])
@@ -53,7 +52,12 @@ def collect(experiments: Sequence[Experiment], runs: Path, results: Path) -> lis
                     "values": values,
                 }
                 records[identity] = _rounded({**about, **kept})
-        # What the experiment no longer asks for goes.
+        # What the experiment's file no longer asks for, with any number of seeds, goes.
+        every = load_experiment(experiment.name, experiment.scale, len(SEEDS))
+        wanted = {
+            _identity({**about, "evaluation": name, "key": key})
+            for _, name, key, about in _wanted(every)
+        }
         found = [record for identity, record in records.items() if identity in wanted]
         if not found:
             continue

@@ -19,7 +19,9 @@ from reliability.faults import Fault, forked, injected
 
 from experiments.runner import worker
 from experiments.runner.cli import main
+from experiments.runner.collect import collect
 from experiments.runner.jobs import Job, make_jobs, read_result, write_result
+from experiments.runner.kept import load_results
 from experiments.runner.spec import ROOT, Subject, load_experiment
 from experiments.runner.work import do
 from sdeflow.config import TrainConfig
@@ -231,6 +233,24 @@ def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     # Another experiment that asks for the same has no results of its own yet.
     other = dataclasses.replace(experiment, name="quality")
     assert not any(job.done for job in make_jobs([experiment, other], runs, results))
+
+
+def test_a_run_of_fewer_seeds_takes_no_results_away(tmp_path: Path) -> None:
+    """Nor does a report lose what was run with more seeds than the file asks for."""
+    every, fewer = (load_experiment("convergence", "laptop", n) for n in (None, 1))
+    more = load_experiment("convergence", "laptop", 4)
+    for job in make_jobs([more], tmp_path / "runs"):
+        write_result(job.directory, {"kind": "x", "core_seconds": 1.0, "values": {"m": 1.0}})
+    results = tmp_path / "results"
+    for experiment, seeds in (
+        (fewer, [10]),
+        (more, [10, 11, 12, 13]),
+        (fewer, None),
+        (every, None),
+    ):
+        collect([experiment], tmp_path / "runs", results)
+        found = {record["seed"] for record in load_results(results / "convergence.json")}
+        assert sorted(found) == (seeds or [10, 11, 12, 13])
 
 
 def test_all_that_is_measured_on_a_training_follows_it(tmp_path: Path) -> None:
