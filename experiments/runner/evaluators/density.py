@@ -13,12 +13,17 @@ __all__ = ["likelihood"]
 
 
 def likelihood(
-    of: Measured, *, count: int, tolerance: float = 1e-4, t_min: float = 1e-5, draws: int = 1
+    of: Measured,
+    *,
+    count: int,
+    tolerance: float = 1e-4,
+    t_min: float | None = None,
+    draws: int = 1,
 ) -> dict[str, Any]:
     """Mean bits (or nats) per dimension of the first held-out samples, and what they cost.
 
-    The signs of Hutchinson's estimate and the dequantisation are those of the seed, the same in
-    all arms.
+    Down to t_min, by default where the training began. The signs of Hutchinson's estimate and the
+    dequantisation are those of the seed, the same in all arms.
     """
     data = of.data
     x = data.heldout[:count]
@@ -30,7 +35,7 @@ def likelihood(
         seed=of.subject.seed,
         rtol=tolerance,
         atol=tolerance,
-        t_min=t_min,
+        t_min=of.subject.config.t_min if t_min is None else t_min,
         label=of.labels(len(x)),
     ).summary()
     names = ("unit", "mean", "standard_error", "reconstruction", "failed", "evaluations", "count")

@@ -16,7 +16,7 @@ __all__ = ["heldout"]
 
 
 def heldout(
-    of: Measured, *, draws: int, t_min: float = 1e-5, t_max: float = 0.999
+    of: Measured, *, draws: int, t_min: float | None = None, t_max: float = 0.999
 ) -> dict[str, Any]:
     """Mean squared error of the noise prediction per bin of t, and where sharing acts.
 
@@ -26,7 +26,7 @@ def heldout(
     Args:
         of: a trained model.
         draws: sets of probes to average over, each as large as a training's own.
-        t_min, t_max: the range.
+        t_min, t_max: the range; from where the training began by default.
 
     Returns:
         edges, bins; early: mean over t uniform in [0, 0.1) from t_min on; all: over all t.
@@ -34,7 +34,8 @@ def heldout(
     if not isinstance(of.model, Denoiser):
         raise ValueError("heldout: an exact model has no error to measure")
     config, data = of.subject.config, of.data
-    law = TimeDistribution("uniform", of.model.sde, t_min, t_max)
+    least = config.t_min if t_min is None else t_min
+    law = TimeDistribution("uniform", of.model.sde, least, t_max)
     loss = DenoisingLoss(config.predict, "simple", law)
     labels = data.heldout_labels if config.class_condition else None
     device = next(of.model.parameters()).device

@@ -18,7 +18,7 @@ SMALL = 1e-12  # of a logarithm's argument
 
 
 def lipschitz(
-    of: Measured, *, count: int, points: int = 33, t_min: float = 1e-5, discrete: int = 120
+    of: Measured, *, count: int, points: int = 33, t_min: float | None = None, discrete: int = 120
 ) -> dict[str, Any]:
     """K(t, t + 1/1000) and E||d eps/dt|| over times, jumps apart.
 
@@ -26,7 +26,7 @@ def lipschitz(
         of: the model.
         count: samples at each time.
         points: times from t_min to 1 in equal ratios.
-        t_min: smallest time.
+        t_min: smallest time; where the training began by default.
         discrete: K(k/1000, (k + 1)/1000) for k = 1 to so many, the paper's own measure.
 
     Returns:
@@ -41,7 +41,8 @@ def lipschitz(
     """
     sde, seed = of.model.sde, of.subject.seed
     last = 1.0 if sde.has_signal_at(1.0) else 0.999
-    times = np.unique(np.concatenate([time_grid(t_min, last, points), [1e-3, 1e-2, 1e-1]]))
+    least = of.subject.config.t_min if t_min is None else t_min
+    times = np.unique(np.concatenate([time_grid(least, last, points), [1e-3, 1e-2, 1e-1]]))
     common: dict[str, Any] = {
         "steps": (STEP,),
         "measure": ("noise",),
