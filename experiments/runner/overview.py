@@ -1,14 +1,18 @@
 """The tables that open the report: what is claimed, what was measured, the verdict.
 
-A row stands for some claims of the experiments' files, and those for comparisons. With h, f and u
-the numbers of comparisons that are complete and hold, do not hold, and are undecided:
+A row stands for some claims of the experiments' files, and those for comparisons. A claim that
+speaks of all its comparisons counts each of them; one that says "there is one" counts once: it
+holds where one does, does not where none of them does, and is undecided otherwise. With h, f and
+u the numbers that hold, do not hold, and are undecided:
 
-    holds                 h > 0,  f = u = 0
-    holds in part         h > 0,  f = 0,  u > 0
-    mixed                 h > 0,  f > 0
-    does not hold here    h = 0,  f > 0
-    undecided             h = f = 0,  u > 0
-    open                  h = f = u = 0: not all seeds are done; not tested here: not in the grid
+    holds                      h > 0,  f = u = 0
+    holds in part              h > 0,  f = 0,  u > 0
+    mixed                      h > 0,  f > 0
+    does not hold here         f > 0,  h = u = 0
+    does not hold here in part f > 0,  h = 0,  u > 0
+    undecided                  h = f = 0,  u > 0
+    open                       h = f = u = 0: not all seeds are done; not tested here: not in the
+                               grid
 
 and "so far" where other comparisons of the row are not complete yet.
 """
@@ -16,7 +20,7 @@ and "so far" where other comparisons of the row are not complete yet.
 from __future__ import annotations
 
 import functools
-import re
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +30,12 @@ import yaml
 
 from .spec import ROOT
 from .verdicts import FAILS, HOLDS, INCOMPLETE, UNDECIDED, UNTESTED, Finding
-from .words import metric_words
+from .words import arm_words, evaluation_words, metric_words, setting_words
 
-__all__ = ["groups", "number", "overview", "together", "verdict"]
+__all__ = ["changed", "compared", "groups", "number", "overview", "together", "verdict"]
 
-PARTLY, MIXED, OPEN = "holds in part", "mixed", "open"
+PARTLY, MIXED, OPEN, FAILS_PARTLY = "holds in part", "mixed", "open", "does not hold here in part"
+MANY = 4  # comparisons of one metric beyond which only their range is told
 
 
 @functools.cache
@@ -43,7 +48,7 @@ def groups() -> Sequence[Mapping[str, Any]]:
     path = ROOT / "claims.yaml"
     found: Sequence[Mapping[str, Any]] = yaml.safe_load(path.read_text("utf-8"))
     for row in (row for group in found for row in group["rows"]):
-        if not {"says", "by"} <= set(row) <= {"says", "by", "undecided"}:
+        if not {"says", "by"} <= set(row) <= {"says", "by", "paper"}:
             raise ValueError(f"{path}: a row has the keys {sorted(row)}; give says and by")
     return found
 
@@ -62,13 +67,13 @@ def overview(found: Mapping[str, Sequence[Finding]]) -> str:
         rows, names = [], Counter[str]()
         for row in group["rows"]:
             mine = [f for name in row["by"] for f in _named(found, name)]
-            even = row.get("undecided", UNDECIDED)
-            names[verdict(mine, even)] += 1
+            names[verdict(mine)] += 1
             where = dict.fromkeys(_split(name)[0] for name in row["by"])
             linked = ", ".join(f"[{name}](#{name})" for name in where)
-            measured = f"{linked}: {'; '.join(_measured(mine))}"
-            rows.append(f"| {row['says']} | {measured} | {together(mine, even)} |")
-        order = [HOLDS, PARTLY, MIXED, FAILS, UNDECIDED, *names]
+            measured = f"{linked}: {'; '.join(_measured(mine))}" if mine else "—"
+            says = row["says"] + (f" (the paper: {row['paper']})" if "paper" in row else "")
+            rows.append(f"| {says} | {measured} | {together(mine)} |")
+        order = [HOLDS, PARTLY, MIXED, FAILS, FAILS_PARTLY, UNDECIDED, *names]
         counted = ", ".join(f"{n} {names[n]}" for n in dict.fromkeys(order) if names[n])
         lines += [f"## {group['title']}\n", f"Of {len(rows)}: {counted}.\n"]
         lines += ["| in short | measured | verdict |", "|---|---|---|", *rows, ""]
@@ -88,72 +93,141 @@ def _named(found: Mapping[str, Sequence[Finding]], name: str) -> list[Finding]:
     return mine
 
 
-def verdict(found: Sequence[Finding], undecided: str = UNDECIDED) -> str:
-    """The verdict on some comparisons, in a word.
+def _outcomes(found: Sequence[Finding]) -> list[str]:
+    """What counts: every comparison, or one word for those of which one is enough."""
+    counted = [f.verdict for f in found if f.judged == "all"]
+    for claim in dict.fromkeys(f.id for f in found if f.judged == "any"):
+        mine = [f.verdict for f in found if f.id == claim and f.verdict != UNTESTED]
+        unfinished = next((v for v in mine if v.startswith(INCOMPLETE)), None)
+        if not mine:
+            counted.append(UNTESTED)
+        elif HOLDS in mine:
+            counted.append(HOLDS)
+        elif unfinished:
+            counted.append(unfinished)
+        else:
+            counted.append(FAILS if set(mine) == {FAILS} else UNDECIDED)
+    return counted
 
-    Args:
-        found: the comparisons.
-        undecided: what to call it where no difference was found.
-    """
-    holds, fails, even = _numbers(found)
+
+def verdict(found: Sequence[Finding]) -> str:
+    """The verdict on some comparisons, in a word."""
+    outcomes = _outcomes(found)
+    holds, fails, even = _numbers(outcomes)
     if holds:
         return MIXED if fails else PARTLY if even else HOLDS
     if fails or even:
-        return FAILS if fails else undecided
-    return OPEN if any(f.verdict != UNTESTED for f in found) else UNTESTED
+        return UNDECIDED if not fails else FAILS_PARTLY if even else FAILS
+    return OPEN if any(outcome != UNTESTED for outcome in outcomes) else UNTESTED
 
 
-def together(found: Sequence[Finding], undecided: str = UNDECIDED) -> str:
+def together(found: Sequence[Finding]) -> str:
     """The verdict with the numbers of comparisons behind it."""
-    head = verdict(found, undecided)
-    if head not in (OPEN, UNTESTED):
-        unfinished = any(f.verdict.startswith(INCOMPLETE) for f in found)
-        head = f"**{head}**{' so far' * unfinished}"
-    return head + _counts(found, undecided)
+    head = verdict(found)
+    outcomes = _outcomes(found)
+    rest = sum(outcome.startswith(INCOMPLETE) for outcome in outcomes)
+    if head == OPEN:
+        return f"{head}{_progress(found)}"
+    if head == UNTESTED:
+        return head
+    names = (HOLDS, FAILS, UNDECIDED, OPEN)
+    counts = [(n, c) for n, c in zip(names, (*_numbers(outcomes), rest), strict=True) if c]
+    told = ", ".join(f"{name} {count}" for name, count in counts)
+    some = f" ({told})" if len(counts) > 1 else f" ({counts[0][1]} of {counts[0][1]})"
+    each = [f.verdict for f in found if f.judged == "any" and f.verdict != UNTESTED]
+    if each:
+        some = f" ({each.count(HOLDS)} of {len(each)} tried)"
+    return f"**{head}**{' so far' * bool(rest)}{some}"
 
 
-def _numbers(found: Sequence[Finding]) -> tuple[int, int, int]:
-    counts = Counter(f.verdict for f in found)
+def _numbers(outcomes: Sequence[str]) -> tuple[int, int, int]:
+    counts = Counter(outcomes)
     return counts[HOLDS], counts[FAILS], counts[UNDECIDED]
 
 
-def _counts(found: Sequence[Finding], undecided: str) -> str:
-    """What the verdict rests on, in brackets; of open ones the pairs that are done."""
-    numbers = _numbers(found)
-    rest = [f for f in found if f.verdict.startswith(INCOMPLETE)]
-    if not any(numbers):
-        done, wanted = sum(len(f.seeds) for f in rest), sum(f.wanted for f in rest)
-        return f" ({done} of {wanted} pairs)" if done else ""
-    names = (HOLDS, FAILS, undecided, OPEN)
-    parts = zip(names, (*numbers, len(rest)), strict=True)
-    told = [(name, count) for name, count in parts if count]
-    if len(told) == 1:
-        return f" ({told[0][1]} of {told[0][1]})"
-    return f" ({', '.join(f'{name} {count}' for name, count in told)})"
+def _progress(found: Sequence[Finding]) -> str:
+    """How many seeds are done, by problem: the fewest of its comparisons."""
+    done: dict[str, tuple[int, int]] = {}
+    for f in found:
+        if f.wanted:
+            mine = (len(f.seeds), f.wanted)
+            done[f.problem] = min(done.get(f.problem, mine), mine)
+    if not any(f.seeds for f in found):
+        return ""
+    return f" ({', '.join(f'{p} {a} of {b} seeds' for p, (a, b) in done.items())})"
 
 
 def _measured(found: Sequence[Finding]) -> Iterator[str]:
     """What was measured and how it changed: a piece for each metric, in words."""
-    kinds: dict[tuple[str, bool], list[Finding]] = {}
+    kinds: dict[tuple[str, str], list[Finding]] = {}
     for f in found:
-        kinds.setdefault((_plain(f.metric), f.ratio), []).append(f)
-    for (words, ratio), mine in kinds.items():
-        unit = " %" if ratio else ""
-        changes = sorted(f.change(f.paired.value) for f in mine if f.paired)
-        if not changes:
+        words = ", ".join(dict.fromkeys(map(metric_words, f.metric.split(", "))))
+        kinds.setdefault((words, f.kind), []).append(f)
+    for (words, _), mine in kinds.items():
+        done = [f for f in mine if f.paired]
+        if not done:
             yield words
-        elif len(changes) == 1:
-            yield f"{words} {number(changes[0])}{unit}"
+        elif len(done) <= MANY:
+            yield f"{words} {', '.join(f'{_which(f, done)}{changed(f)}' for f in done)}"
         else:
-            text = f"{words} {number(changes[0])} to {number(changes[-1])}{unit}"
-            if len(changes) > 2:
-                text += f", median {number(statistics.median(changes))}{unit}"
-            yield text
+            values = sorted(f.change(f.paired.value) for f in done if f.paired)
+            ends = (values[0], statistics.median(values), values[-1])
+            low, middle, high = (_written(value, done[0].kind) for value in ends)
+            yield f"{words} {low} to {high}, median {middle} (of {len(done)})"
 
 
-def _plain(metric: str) -> str:
-    """A metric in words, the perturbed thing left out: the three of them are one question."""
-    return re.sub(r", (x|condition|embedding) perturbed$", "", metric_words(metric))
+def _which(f: Finding, among: Sequence[Finding]) -> str:
+    """What tells a comparison from the others of its line."""
+    samplers = [evaluation_words(g.evaluation).partition(" with")[0] for g in (f, *among)]
+    told = [samplers[0]] if len(set(samplers)) > 1 else []
+    told += [f.problem] if len({g.problem for g in among}) > 1 else []
+    told += [arm_words(f.arm)] if len({g.arm for g in among}) > 1 else []
+    told += [f"against {arm_words(f.against)}"] if len({g.against for g in among}) > 1 else []
+    return f"{' '.join(told)} " if told else ""
+
+
+FEW = 4  # arms or settings that are named one by one
+
+
+def compared(f: Finding) -> str:
+    """What is compared with what, in words."""
+    metrics = f.metric.split(", ")
+    settings = list(dict.fromkeys(filter(None, map(setting_words, metrics))))
+    how = "; ".join(settings) if len(settings) <= FEW else f"mean of {len(settings)} settings"
+    what = ", ".join(dict.fromkeys(map(metric_words, metrics)))
+    arms, others = (_arms(text) for text in (f.arm, f.against))
+    if " blind" in f.against:
+        others = "the solver not told"
+    elif f.evaluation == "steps" and setting_words(f.against):
+        others = setting_words(f.against)
+    elif f.against in metrics or f.against.startswith("backward"):
+        others = metric_words(f.against) + f.against.removeprefix("backward")
+    pieces = [what, how or evaluation_words(f.evaluation)]
+    return f"{', '.join(filter(None, pieces))}: {arms} against {others}"
+
+
+def _arms(names: str) -> str:
+    listed = names.split(", ")
+    if len(listed) > FEW:
+        return f"mean of {len(listed)} arms"
+    return " and ".join(map(arm_words, listed))
+
+
+def changed(f: Finding) -> str:
+    """The change of a comparison, with its interval where there are two seeds or more."""
+    assert f.paired is not None
+    numbers = [
+        _written(f.change(v), f.kind) for v in (f.paired.value, f.paired.low, f.paired.high)
+    ]
+    if not math.isfinite(f.paired.low):
+        return numbers[0]
+    return f"{numbers[0]} [{numbers[1].rstrip(' %')}, {numbers[2].rstrip(' %')}]"
+
+
+def _written(value: float, kind: str) -> str:
+    if kind == "log":
+        return f"×{number(value, signed=False)}"
+    return number(value) + (" %" if kind == "ratio" else "")
 
 
 def number(value: float, signed: bool = True) -> str:

@@ -27,7 +27,7 @@ from sdeflow.config import PLACE, TrainConfig
 from sdeflow.data import Dataset
 from sdeflow.training.plan import resolve
 
-from .rules import check_claims
+from .rules import check_claims, claims_at
 
 __all__ = [
     "NAMES",
@@ -180,7 +180,7 @@ class Experiment:
         scale: smoke, laptop or cluster.
         title, question: for the report.
         figure: name of the function that draws it.
-        claims: rules, as the file has them; see `verdicts`.
+        claims: rules, with the problems of this scale; see `verdicts`.
         reduced: what is reduced at this scale, or "".
         subjects: the grid, in the order of work: all arms of a seed before the next seed.
     """
@@ -236,7 +236,7 @@ def load_experiment(name: str, scale: str, seeds: int | None = None) -> Experime
             title=values["title"],
             question=values["question"],
             figure=values["figure"],
-            claims=values["claims"],
+            claims=claims_at(values, scale),
             reduced=values.get("reduced", {}).get(scale, ""),
             subjects=_in_order(subjects),
         )

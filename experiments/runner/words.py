@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["arm_words", "metric_words", "setting_words"]
+__all__ = ["arm_words", "evaluation_words", "metric_words", "setting_words"]
 
 METRICS = {  # by the start of their name
     "classifier_frechet": "Fréchet distance",
@@ -12,20 +12,23 @@ METRICS = {  # by the start of their name
     "largest_k": "largest K",
     "early_mean": "mean early K",
     "early_max": "largest early K",
-    "growth": "log growth of the derivative",
+    "d_0.001": "derivative at t = 0.001",
+    "exponent": "exponent of t",
+    "growth": "growth of the derivative from t = 0.1 to 0.001",
     "early_noise": "variance of the gradient, t < 0.1",
     "early": "error, t < 0.1",
-    "noise_ratio": "log ratio of variances",
+    "noise_ratio": "variance for t < 0.1 over that above",
     "mean": "negative log-likelihood",
     "evaluations": "evaluations",
-    "smallest": "smallest step",
-    "backward": "log separation",
-    "x sample": "change of samples, x perturbed",
-    "condition sample": "change of samples, condition perturbed",
-    "features sample": "change of samples, embedding perturbed",
-    "x prediction": "change of predictions, x perturbed",
-    "condition prediction": "change of predictions, condition perturbed",
-    "features prediction": "change of predictions, embedding perturbed",
+    "smallest": "smallest step allowed",
+    "error": "error",
+    "backward": "distance at the end over the start",
+    "x sample": "change of samples (x perturbed)",
+    "condition sample": "change of samples (condition perturbed)",
+    "features sample": "change of samples (embedding perturbed)",
+    "x prediction": "change of predictions (x perturbed)",
+    "condition prediction": "change of predictions (condition perturbed)",
+    "features prediction": "change of predictions (embedding perturbed)",
 }
 EXACT = {  # an exact model's data, and what may follow
     "smooth": "smooth data",
@@ -36,6 +39,19 @@ EXACT = {  # an exact model's data, and what may follow
     "-smooth-start": ", smooth start",
     "-trig": ", trig schedule",
 }
+SAMPLERS = {"ddim": "DDIM", "dpmpp": "DPM-Solver++", "ancestral": "ancestral"}
+MEASURES = {  # evaluations that are no samples
+    "lipschitz": "",
+    "heldout": "held-out data",
+    "likelihood": "held-out data",
+    "history": "last quarter of training",
+    "steps": "",
+    "neighbours": "",
+    "sensitivity": "",
+    "adaptive": "dopri5, tolerance 1e-3",
+    "adaptive-loose": "dopri5, tolerance 1e-2",
+}
+ENDINGS = {"denoise": "denoised", "guided": "guidance 2", "super": "twice the size"}
 CLOCKS = {
     "x/time": "clock time",
     "x/log-snr": "clock log-SNR",
@@ -78,3 +94,29 @@ def setting_words(name: str) -> str:
     told += [] if control == "pi" else [f"{control} control"]
     told += ["not told"] if "blind" in parts else []
     return ", ".join(piece for piece in told if piece)
+
+
+def evaluation_words(names: str) -> str:
+    """How samples were made, or what was measured on; of several, with commas, all of them.
+
+    `ddim-10, ddim-20, dpmpp-time-10` becomes "DDIM with 10 and 20 steps, DPM-Solver++ with 10
+    steps equal in time".
+    """
+    steps: dict[tuple[str, str], list[str]] = {}
+    for name in names.split(", "):
+        sampler = re.fullmatch(r"(ddim|dpmpp|ancestral)(-time)?-(\d+)(?:-(.+))?", name)
+        if sampler is None:
+            steps.setdefault((MEASURES.get(name, name), ""), [])
+            continue
+        kind, even, number, ending = sampler.groups()
+        after = " equal in time" if even else ""
+        if ending:
+            after += f", {ENDINGS.get(ending) or f'to t = {float(ending):g}'}"
+        steps.setdefault((SAMPLERS[kind], after), []).append(number)
+    told = []
+    for (head, after), numbers in steps.items():
+        if numbers:
+            listed = " and ".join(filter(None, (", ".join(numbers[:-1]), numbers[-1])))
+            head = f"{head} with {listed} steps{after}"
+        told += [head] if head else []
+    return "; ".join(told)

@@ -4,18 +4,24 @@ import dataclasses
 
 import pytest
 
-from experiments.runner.overview import groups, overview, together, verdict
+from experiments.runner.overview import groups, overview, together
 from experiments.runner.spec import NAMES, load_experiment
 from experiments.runner.verdicts import FAILS, HOLDS, UNDECIDED, UNTESTED, Finding, findings
-from experiments.runner.words import arm_words, metric_words, setting_words
+from experiments.runner.words import arm_words, evaluation_words, metric_words, setting_words
 
 OPEN = "incomplete (1 of 3 seeds)"
 
 
-def some(*verdicts: str) -> list[Finding]:
+def some(*verdicts: str, judged: str = "all") -> list[Finding]:
     first = findings(load_experiment("fast", "laptop"), [])[0]
     return [
-        dataclasses.replace(first, verdict=v, wanted=3, seeds=(10,) if v == OPEN else (10, 11, 12))
+        dataclasses.replace(
+            first,
+            verdict=v,
+            judged=judged,
+            wanted=0 if v == UNTESTED else 3,
+            seeds=(10,) if v == OPEN else (10, 11, 12),
+        )
         for v in verdicts
     ]
 
@@ -31,7 +37,7 @@ def test_tables_without_results() -> None:
     text = overview({name: findings(load_experiment(name, "laptop"), []) for name in NAMES})
     assert text.count("| in short | measured | verdict |") == len(groups()) == 3
     assert text.count("\n| ") >= sum(len(group["rows"]) for group in groups())
-    assert "holds" not in text.split("What its reviewers asked")[0].replace("holds in part", "")
+    assert "**" not in text  # no verdict
 
 
 def test_a_line_of_an_unknown_claim_is_refused() -> None:
@@ -45,20 +51,43 @@ def test_a_line_of_an_unknown_claim_is_refused() -> None:
         ([HOLDS, HOLDS], "**holds** (2 of 2)"),
         ([HOLDS, UNDECIDED], "**holds in part** (holds 1, undecided 1)"),
         ([HOLDS, FAILS, OPEN], "**mixed** so far (holds 1, does not hold here 1, open 1)"),
-        ([FAILS, UNDECIDED], "**does not hold here** (does not hold here 1, undecided 1)"),
+        ([FAILS, FAILS], "**does not hold here** (2 of 2)"),
+        ([FAILS, UNDECIDED], "**does not hold here in part** (does not hold here 1, undecided 1)"),
         ([UNDECIDED, UNTESTED], "**undecided** (1 of 1)"),
         ([HOLDS, OPEN], "**holds** so far (holds 1, open 1)"),
-        ([OPEN, OPEN], "open (2 of 6 pairs)"),
+        ([OPEN, OPEN], "open (fashion 1 of 3 seeds)"),
         ([UNTESTED], "not tested here"),
     ],
-    ids=["holds", "part", "mixed", "fails", "undecided", "some", "open", "untested"],
+    ids=[
+        "holds",
+        "part",
+        "mixed",
+        "fails",
+        "fails in part",
+        "undecided",
+        "some",
+        "open",
+        "untested",
+    ],
 )
 def test_verdicts_together(verdicts: list[str], text: str) -> None:
     assert together(some(*verdicts)) == text
 
 
-def test_no_difference_can_be_an_answer() -> None:
-    assert verdict(some(UNDECIDED), "no difference seen") == "no difference seen"
+@pytest.mark.parametrize(
+    ("verdicts", "text"),
+    [
+        ([HOLDS, UNDECIDED, FAILS], "**holds** (1 of 3 tried)"),
+        ([HOLDS, OPEN], "**holds** (1 of 2 tried)"),
+        ([UNDECIDED, FAILS], "**undecided** (0 of 2 tried)"),
+        ([FAILS, FAILS], "**does not hold here** (0 of 2 tried)"),
+        ([FAILS, OPEN], "open (fashion 1 of 3 seeds)"),
+        ([UNTESTED], "not tested here"),
+    ],
+    ids=["one", "early", "none", "fails", "open", "untested"],
+)
+def test_one_that_holds_is_enough_for_some(verdicts: list[str], text: str) -> None:
+    assert together(some(*verdicts, judged="any")) == text
 
 
 def test_words() -> None:
@@ -72,3 +101,20 @@ def test_words() -> None:
         "dopri5, clock sigma/alpha, tol 0.001, to t = 1e-05, pid control, not told"
     )
     assert setting_words("evaluations") == ""
+    assert evaluation_words("ddim-10, ddim-20, dpmpp-time-10, dpmpp-20-1e-05, adaptive") == (
+        "DDIM with 10 and 20 steps; DPM-Solver++ with 10 steps equal in time; "
+        "DPM-Solver++ with 20 steps, to t = 1e-05; dopri5, tolerance 1e-3"
+    )
+
+
+def test_clusters_have_claims_of_their_own() -> None:
+    """Every claim either names the problems that stand for it there, all of them run, or none."""
+    for name in NAMES:
+        experiment = load_experiment(name, "cluster")
+        laptop = {
+            claim["id"]: claim["problem"] for claim in load_experiment(name, "laptop").claims
+        }
+        moved = {c["id"] for c in experiment.claims if c["problem"] != laptop[c["id"]]}
+        found = findings(experiment, [])
+        assert all(f.wanted for f in found if f.id in moved), name
+        assert not any(f.wanted for f in found if f.id not in moved), name
