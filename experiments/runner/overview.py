@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -178,25 +179,25 @@ def _measured(found: Sequence[Finding]) -> Iterator[str]:
 
 def _which(f: Finding, among: Sequence[Finding]) -> str:
     """What tells a comparison from the others of its line."""
-    samplers = [evaluation_words(g.evaluation).partition(" with")[0] for g in (f, *among)]
-    told = [samplers[0]] if len(set(samplers)) > 1 else []
+    samplers = [re.split(" with|[,;]", evaluation_words(g.evaluation))[0] for g in (f, *among)]
+    told = [samplers[0]] if len(set(samplers)) > 1 and samplers[0] else []
     told += [f.problem] if len({g.problem for g in among}) > 1 else []
     told += [arm_words(f.arm)] if len({g.arm for g in among}) > 1 else []
     told += [f"against {arm_words(f.against)}"] if len({g.against for g in among}) > 1 else []
     return f"{' '.join(told)} " if told else ""
 
 
-FEW = 4  # arms or settings that are named one by one
+FEW = 4  # arms that are named one by one
 
 
 def compared(f: Finding) -> str:
     """What is compared with what, in words."""
     metrics = f.metric.split(", ")
     settings = list(dict.fromkeys(filter(None, map(setting_words, metrics))))
-    how = "; ".join(settings) if len(settings) <= FEW else f"mean of {len(settings)} settings"
+    how = f"mean of {len(settings)} settings" if len(settings) > 1 else "".join(settings)
     what = ", ".join(dict.fromkeys(map(metric_words, metrics)))
     arms, others = (_arms(text) for text in (f.arm, f.against))
-    if " blind" in f.against:
+    if f.against.endswith(" blind"):
         others = "the solver not told"
     elif f.evaluation == "steps" and setting_words(f.against):
         others = setting_words(f.against)

@@ -89,6 +89,8 @@ def write_report(experiments: Sequence[Experiment], results: Path) -> list[Path]
             path = save(figure, results / f"{experiment.name}-{name}.png")
             written.append(path)
             pictures.append((path.relative_to(readme.parent), text))
+        for path in set(results.glob(f"{experiment.name}-*.png")) - set(written):
+            path.unlink()  # of an earlier report
         sections.append(_section(experiment, records, found, pictures))
     text = START + overview(all_found) + "\n" + RULES + "\n".join(sections) + _others()
     results.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.runner.figures.step_models import CHARTS, ENDS, Attempts, crossing
+from experiments.runner.figures.step_models import CHARTS, ENDS, Attempts, typical
 from experiments.runner.figures.step_sizes import draw
 from experiments.runner.spec import load_experiment
 
@@ -55,11 +55,13 @@ def test_all_figures_are_drawn() -> None:
     assert draw(experiment, records[2:]) == {}  # nothing to compare with
 
 
-def test_the_step_that_crosses_a_time() -> None:
+def test_the_typical_step_at_a_time() -> None:
+    """Halving steps of two samples: half the time, up to the last one, which ends at 0.01."""
     log = attempts(1e-2)
-    good = np.array(log["accepted"], dtype=np.bool_)
-    kept = Attempts(np.array(log["time"]), np.array(log["time_end"]), good)
-    times, steps = crossing(kept)
-    for t, step in zip(times, steps, strict=True):
-        begin = 2.0 ** np.ceil(np.log2(t) + 1e-12)  # halving: from the power of 2 above t
-        assert step == pytest.approx(min(begin / 2, begin - 1e-2))
+    sample, begin, end = (np.array(log[name]) for name in ("sample", "time", "time_end"))
+    kept = Attempts(sample, begin, end, np.array(log["accepted"], dtype=np.bool_))
+    times, steps = typical(kept)
+    assert (times[0], times[-1]) == pytest.approx((2.0**-6, 1.0))
+    whole = times >= 2.0**-5
+    np.testing.assert_allclose(steps[whole], times[whole] / 2, rtol=1e-12)
+    assert steps[0] == pytest.approx(2.0**-6 - 1e-2)

@@ -163,7 +163,7 @@ def test_against_a_constant() -> None:
 def test_features_of_another_classifier_are_refused() -> None:
     made = records(ONES, CLOSE)
     made[0]["values"]["m_floor"] = 0.6
-    with pytest.raises(ValueError, match=r"seed 10, dpmpp-20: m of real data is 0\.5 beside etsdm"):
+    with pytest.raises(ValueError, match=r"seed 10, dpmpp-20: m of real data is 0\.5 beside e"):
         findings(experiment(CLAIM), made)
 
 

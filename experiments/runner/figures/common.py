@@ -17,7 +17,17 @@ from sdeflow.plots import LINES, STYLE, captioned
 from ..spec import Experiment
 from ..verdicts import Records
 
-__all__ = ["arms_of", "band", "legend_above", "panels", "pick", "plain", "seeds_of", "style"]
+__all__ = [
+    "arms_of",
+    "band",
+    "legend_above",
+    "panels",
+    "pick",
+    "plain",
+    "seeds_of",
+    "shared",
+    "style",
+]
 
 Array = NDArray[np.float64]
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -40,7 +50,7 @@ def plain(axes: Axes, which: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     if high / low < 4:  # powers and their multiples would leave one or two
-        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     else:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -66,6 +76,15 @@ def arms_of(records: Records, problem: str, evaluation: str) -> list[str]:
     """Arms with results, in the order of the file."""
     found = [r["arm"] for r in records if (r["problem"], r["evaluation"]) == (problem, evaluation)]
     return list(dict.fromkeys(found))
+
+
+def shared(records: Records) -> list[Any]:
+    """Those of the seeds that all arms among the records have, so that means can be compared."""
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        seeds.setdefault(record["arm"], set()).add(record["seed"])
+    common = set.intersection(*seeds.values()) if seeds else set()
+    return [record for record in records if record["seed"] in common]
 
 
 def seeds_of(records: Iterable[Any]) -> str:
@@ -96,7 +115,7 @@ def panels(
 ) -> tuple[Figure, NDArray[Any]]:  # fmt: skip
     """A grid of axes with room for a caption and a legend above."""
     with rc_context(STYLE):
-        text = f"{experiment.title}, scale {experiment.scale}. {caption}"
+        text = f"{experiment.title.rstrip('.?')}, scale {experiment.scale}. {caption}"
         figure, bottom = captioned(width, 0.65 + height * rows, text)
         grid = figure.subplots(rows, columns, squeeze=False, **more)
         tall = figure.get_size_inches()[1]

@@ -26,6 +26,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     arms = arms_of(records, problem, "history")
     caption = f"{problem}, {seeds_of(mine)}: means over seeds, bands: their range."
     figure, grid = panels(experiment, 1, 3, caption, height=2.7)
+    zero: list[str] = []
     with rc_context(STYLE):
         noise, steepness, loss = grid[0]
         for index, arm in enumerate(arms):
@@ -34,14 +35,16 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             last = np.mean([np.mean(v["noise"][len(v["noise"]) * 3 // 4 :], 0) for v in values], 0)
             noise.stairs(last, values[0]["edges"], baseline=None, label=arm_words(arm), **line)
             at = int(np.argmin(np.abs(np.array(values[0]["k_times"]) - 1e-3)))
-            k = [[max(row[at], 1.0) for row in v["k"]] for v in values]
-            band(steepness, values[0]["step"], k, arm, index)
+            k = [[row[at] for row in v["k"]] for v in values]
+            if np.any(k):  # on an axis of logarithms there is no 0
+                band(steepness, values[0]["step"], k, arm, index)
+            else:
+                zero.append(arm_words(arm))
             band(loss, values[0]["heldout_step"], [v["heldout"] for v in values], arm, index)
         noise.set(xscale="log", yscale="log", xlabel="time t", ylabel="trace of the covariance",
                   title="gradient of one sample, last quarter")  # fmt: skip
-        steepness.set(
-            yscale="log", xlabel="training step", title="K(0.001), 1 or less at the edge"
-        )
+        none = f" ({', '.join(zero)}: 0)" if zero else ""
+        steepness.set(yscale="log", xlabel="training step", title=f"K(0.001){none}")
         loss.set(yscale="log", xlabel="training step", title="held-out loss")
         legend_above(figure, noise)
     return {"history": (figure, "Noise of the gradient by time; K and loss over training.")}

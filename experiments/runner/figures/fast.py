@@ -11,7 +11,7 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import arms_of, legend_above, panels, pick, plain, seeds_of, style
+from .common import arms_of, legend_above, panels, pick, plain, seeds_of, shared, style
 from .pictures import pictures
 
 __all__ = ["draw"]
@@ -29,10 +29,11 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     problems = [p for p in ("fashion", "digits") if arms_of(records, p, "ddim-10")]
     if not problems:
         return {}
-    mine = [r for r in records if r["problem"] in problems]
+    mine = [r for r in records if r["problem"] in problems and r["kind"] == "samples"]
     caption = (
-        f"Lower is better; {seeds_of(mine)}: lines are means, marks seeds; dotted: the same "
-        "number of training images in place of samples, the floor."
+        f"Lower is better; {_all_seeds(mine)}: lines are means, marks seeds, the same of all "
+        "arms of a point; dotted: the same number of training images in place of samples, the "
+        "floor."
     )
     figure, grid = panels(experiment, len(problems), 4, caption, height=2.3, sharex=False)
     with rc_context(STYLE):
@@ -52,12 +53,23 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     return made
 
 
+def _all_seeds(records: Records) -> str:
+    """The seeds behind the points of each problem."""
+    told = []
+    for problem in dict.fromkeys(r["problem"] for r in records):
+        mine = [r for r in records if r["problem"] == problem]
+        points = [shared(pick(mine, evaluation=e)) for e in {r["evaluation"] for r in mine}]
+        told.append(f"{problem}, {seeds_of(r for point in points for r in point)}")
+    return "; ".join(told)
+
+
 def _family(axes, records: Records, problem: str, evaluations: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     floors = []
     for index, arm in enumerate(arms_of(records, problem, "ddim-10")):
         x, y = [], []
         for evaluation in evaluations:
-            found = pick(records, problem=problem, arm=arm, evaluation=evaluation)
+            point = shared(pick(records, problem=problem, evaluation=evaluation))
+            found = pick(point, arm=arm)
             if found:
                 x.append(np.mean([r["values"]["evaluations"] for r in found]))
                 values = [r["values"]["classifier_frechet"] for r in found]

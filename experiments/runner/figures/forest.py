@@ -1,4 +1,8 @@
-"""The claims of an experiment that compare by ratio, one line each."""
+"""The claims of an experiment that compare by ratio, a line for each comparison.
+
+Comparisons of one kind (distances, errors, steepness, evaluations) share an axis of their own, so
+that changes of a few per cent are not lost beside factors of ten.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,23 @@ import math
 from collections.abc import Sequence
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sdeflow.plots import STYLE, captioned
 
+from ..overview import changed, compared
 from ..spec import Experiment
 from ..verdicts import FAILS, HOLDS, Finding
-from ..words import arm_words, metric_words, setting_words
+from ..words import metric_words
 from .common import plain
 
 __all__ = ["forest"]
 
 WIDEST = math.log(30)  # factors beyond are drawn at the edge
 LOOKS = {HOLDS: ("o", "0.0"), FAILS: ("X", "#b03030")}
+LINE = 0.19  # inches
+GAP = 2.6  # lines between axes: ticks and a label
 
 
 def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
@@ -26,50 +34,57 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
     shown = [f for f in found if f.ratio and f.paired is not None]
     if not shown:
         return None
-    edges = [v for f in shown if f.paired for v in (f.paired.low, f.paired.high, *f.paired.each)]
-    reach = min(WIDEST, max(0.05, *(1.1 * abs(v) for v in edges if math.isfinite(v))))
+    blocks: dict[str, list[Finding]] = {}
+    for f in shown:
+        blocks.setdefault(metric_words(f.metric.split(", ")[0]).partition(" (")[0], []).append(f)
     caption = (
-        f"{experiment.title}, scale {experiment.scale}. Ratio of the first to the second; small "
-        "dots: seeds; bars: paired 95 % intervals over seeds, cut at the edge. Shaded: the "
-        "claimed side. Filled circle: holds, red cross: does not hold here, open: undecided or "
-        "incomplete."
+        f"{experiment.title.rstrip('.?')}, scale {experiment.scale}. Ratio of the first to the "
+        "second, a line for each comparison; small dots: seeds; bars: paired 95 % intervals over "
+        "seeds, cut at the edge. Shaded: the claimed side. Filled circle: holds, red cross: does "
+        "not hold here, open: undecided or incomplete. Comparisons of a claim are corrected for "
+        "their number: a bar clear of the edge of the shade can be undecided."
     )
-    if any(f.family for f in shown):
-        caption += (
-            " Claims of many comparisons are corrected for their number: a bar clear of 1 can be "
-            "undecided there."
-        )
+    lines = {name: len(mine) + len({f.id for f in mine}) for name, mine in blocks.items()}
+    height = LINE * (sum(lines.values()) + GAP * len(blocks))
     with rc_context(STYLE):
-        figure, bottom = captioned(11.5, 0.7 + 0.19 * (len(shown) + _claims(shown)), caption)
-        room = 0.42 / figure.get_size_inches()[1]  # of the ticks and the label below
-        axes = figure.add_axes((0.48, bottom + room, 0.30, 0.99 - bottom - room))
-        y, before = 0.0, ""
-        for f in shown:
-            if f.id != before:
-                axes.text(
-                    -1.56, y, f.text[:112], transform=axes.get_yaxis_transform(), fontsize=7.5,
-                    va="center", weight="bold",
-                )  # fmt: skip
-                y, before = y - 1, f.id
-            low = f.expect == "lower"
-            axes.axhspan(y - 0.5, y + 0.5, 0.0 if low else 0.5, 0.5 if low else 1.0,
-                         color="#e9f0e4", linewidth=0, zorder=0)  # fmt: skip
-            _line(axes, f, y, reach)
-            y -= 1
-        axes.axvline(1, color="0.4", linewidth=0.7)
-        axes.set_xscale("log")
-        axes.set_xlim(math.exp(-reach), math.exp(reach))
-        plain(axes, "x")
-        axes.set(ylim=(y, 0.8), yticks=[], xlabel="ratio")
-        axes.spines["left"].set_visible(False)
+        figure, _ = captioned(11.5, height + 0.1, caption)
+        tall = figure.get_size_inches()[1]
+        top = 1 - 0.05 / tall
+        for name, mine in blocks.items():
+            low = top - LINE * lines[name] / tall
+            _block(figure.add_axes((0.56, low, 0.2, top - low)), name, mine, lines[name])
+            top = low - LINE * GAP / tall
     return figure
 
 
-def _claims(shown: Sequence[Finding]) -> int:
-    return len({f.id for f in shown})
+def _block(axes: Axes, name: str, shown: Sequence[Finding], lines: int) -> None:
+    """The comparisons of one kind."""
+    edges = [v for f in shown if f.paired for v in (f.paired.low, f.paired.high, *f.paired.each)]
+    edges += [f.shift for f in shown]
+    reach = min(WIDEST, max(0.05, *(1.1 * abs(v) for v in edges if math.isfinite(v))))
+    y, before = 0.0, ""
+    for f in shown:
+        if f.id != before:
+            axes.text(
+                -2.77, y, f.text[:150], transform=axes.get_yaxis_transform(), fontsize=7.5,
+                va="center", weight="bold",
+            )  # fmt: skip
+            y, before = y - 1, f.id
+        limit = min(1.0, max(0.0, 0.5 + f.shift / (2 * reach)))
+        low = f.expect == "lower"
+        axes.axhspan(y - 0.5, y + 0.5, 0.0 if low else limit, limit if low else 1.0,
+                     color="#e9f0e4", linewidth=0, zorder=0)  # fmt: skip
+        _line(axes, f, name, y, reach)
+        y -= 1
+    axes.axvline(1, color="0.4", linewidth=0.7)
+    axes.set_xscale("log")
+    axes.set_xlim(math.exp(-reach), math.exp(reach))
+    plain(axes, "x")
+    axes.set(ylim=(0.5 - lines, 0.5), yticks=[], xlabel=f"ratio of {name}")
+    axes.spines["left"].set_visible(False)
 
 
-def _line(axes, f: Finding, y: float, reach: float) -> None:  # type: ignore[no-untyped-def]
+def _line(axes: Axes, f: Finding, name: str, y: float, reach: float) -> None:
     assert f.paired is not None
     clip = lambda value: math.exp(max(-reach, min(reach, value)))  # noqa: E731
     mark, colour = LOOKS.get(f.verdict, ("o", "0.35"))
@@ -80,25 +95,8 @@ def _line(axes, f: Finding, y: float, reach: float) -> None:  # type: ignore[no-
               markersize=3, zorder=3)  # fmt: skip
     axes.plot(clip(f.paired.value), y, mark, color=colour, markerfacecolor=filled, markersize=5,
               zorder=4)  # fmt: skip
-    about = f"{f.problem}, {_setting(f)}: {arm_words(f.arm)} / {_against(f)}"
     transform = axes.get_yaxis_transform()
-    axes.text(-1.53, y, about[:112], transform=transform, fontsize=6.5, va="center", color="0.2")
-    text = f"{f.change(f.paired.value):+.1f} %"
-    if math.isfinite(f.paired.low):
-        text += f" ({f.change(f.paired.low):+.0f}, {f.change(f.paired.high):+.0f})"
-    text += f", {f.verdict}"
-    axes.text(1.02, y, text[:52], transform=transform, fontsize=6.5, va="center")
-
-
-def _setting(f: Finding) -> str:
-    """The metric, and the evaluation or the setting of the solver."""
-    setting = setting_words(f.metric) if f.evaluation == "steps" else f.evaluation
-    return f"{metric_words(f.metric)}, {setting}"
-
-
-def _against(f: Finding) -> str:
-    """What is compared with: an arm, a constant, or the same arm otherwise."""
-    if f.against.endswith(" blind"):
-        return "not told"
-    setting = setting_words(f.against) if f.evaluation == "steps" else ""
-    return setting.split(", ")[1] if setting else arm_words(f.against)
+    about = f"{f.problem}: {compared(f).removeprefix(name).lstrip(', ')}"
+    axes.text(-2.74, y, about[:140], transform=transform, fontsize=6.5, va="center", color="0.2")
+    text = f"{changed(f)}, {f.verdict}"
+    axes.text(1.02, y, text[:60], transform=transform, fontsize=6.5, va="center")

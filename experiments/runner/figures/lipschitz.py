@@ -16,9 +16,10 @@ from .curves import steepness
 
 __all__ = ["draw"]
 
-TRAINED = ["baseline", "etsdm", "smooth-0.1"]
+TRAINED = ["baseline", "etsdm"]
+LONGER = ["baseline", "etsdm", "smooth-0.1"]
 EXACT = ["exact-mixture", "exact-smooth", "exact-finite", "exact-mixture-etsdm"]
-CURED = ["exact-mixture", "exact-mixture-smooth-start", "exact-smooth", "exact-smooth-smooth-start", "exact-mixture-trig"]  # noqa: E501  # fmt: skip
+CURED = ["exact-mixture", "exact-mixture-smooth-start", "exact-smooth", "exact-smooth-smooth-start", "exact-mixture-trig", "exact-finite", "exact-finite-smooth-start"]  # noqa: E501  # fmt: skip
 LENGTHS = {"fashion-250": 250, "fashion-500": 500, "fashion-1000": 1000, "fashion": 2500, "fashion-9000": 9000}  # noqa: E501  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     )
     made["starts"] = (
         steepness(experiment, records, "plane", CURED, "Exact models under other schedules"),
-        "What schedules that start flat make of it.",
+        "Exact models on schedules that start flat: bounded on smooth data, not on a finite set.",
     )
     made["schedules"] = (
         _schedules(experiment, records),
@@ -91,7 +92,7 @@ def _training(experiment: Experiment, records: Records) -> Figure | None:
         for axes, (metric, label) in zip(
             grid[0], (("k_0.001", "K(0.001)"), ("early_max", "largest early K")), strict=True
         ):
-            for index, arm in enumerate(TRAINED):
+            for index, arm in enumerate(LONGER):
                 x, y = [], []
                 for problem in done:
                     found = pick(records, problem=problem, arm=arm, evaluation="lipschitz")

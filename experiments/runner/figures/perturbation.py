@@ -10,7 +10,7 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import arms_of, band, legend_above, panels, pick, plain, seeds_of
+from .common import arms_of, band, legend_above, panels, pick, plain, seeds_of, shared
 
 __all__ = ["draw"]
 
@@ -35,7 +35,8 @@ def _one(experiment: Experiment, records: Records, problem: str) -> Figure | Non
     arms = arms_of(records, problem, "sensitivity")
     if not arms:
         return None
-    mine = [r for r in records if r["problem"] == problem]
+    mine = shared(pick(records, problem=problem, evaluation="sensitivity"))
+    arms = [arm for arm in arms if pick(mine, arm=arm)]
     caption = (
         f"{problem}: mean over samples and {seeds_of(mine)} of ||change|| / ||answer||; bands: "
         "range over seeds."

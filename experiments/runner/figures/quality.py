@@ -13,7 +13,7 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import arms_of, legend_above, panels, pick, seeds_of, style
+from .common import arms_of, legend_above, panels, pick, seeds_of, shared, style
 
 __all__ = ["draw", "error_by_time"]
 
@@ -46,19 +46,18 @@ def error_by_time(
     )
     if not problems:
         return None
-    mine = [r for r in records if r["problem"] in problems]
+    mine = [r for r in records if r["evaluation"] == "heldout" and r["problem"] in problems]
+    mine = [r for r in mine if arms is None or r["arm"] in (*arms, "baseline")]
+    mine = [r for p in problems for r in shared(pick(mine, problem=p))]
     caption = f"Above 1: worse than the baseline. Steps: mean over {seeds_of(mine)}; dots: seeds."
     figure, grid = panels(experiment, 1, len(problems), caption, width=4.2 * len(problems) + 1)
     with rc_context(STYLE):
         for axes, problem in zip(grid[0], problems, strict=True):
-            base = {
-                r["seed"]: r["values"]
-                for r in pick(records, problem=problem, arm="baseline", evaluation="heldout")
-            }
-            for index, arm in enumerate(arms_of(records, problem, "heldout")):
-                found = pick(records, problem=problem, arm=arm, evaluation="heldout")
-                pairs = [(r["values"], base[r["seed"]]) for r in found if r["seed"] in base]
-                if arm == "baseline" or not pairs or (arms is not None and arm not in arms):
+            base = {r["seed"]: r["values"] for r in pick(mine, problem=problem, arm="baseline")}
+            for index, arm in enumerate(arms_of(mine, problem, "heldout")):
+                found = pick(mine, problem=problem, arm=arm)
+                pairs = [(r["values"], base[r["seed"]]) for r in found]
+                if arm == "baseline":
                     continue
                 edges = pairs[0][0]["edges"]
                 ratios = np.array([np.divide(v["bins"], b["bins"]) for v, b in pairs])

@@ -23,7 +23,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     made: dict[str, tuple[Figure | None, str]] = {
         problem: (
             steepness(experiment, records, problem, MAIN, f"Networks trained on {problem}"),
-            f"Steepness in time on {problem}.",
+            f"Steepness on {problem}: baseline, E-TSDM and smooth time.",
         )
         for problem in ("fashion", "fashion-9000", "digits")
     }

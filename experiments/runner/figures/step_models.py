@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..verdicts import Records
 from .common import Array, pick
 
-__all__ = ["CHARTS", "ENDS", "MODELS", "Attempts", "Model", "attempts", "crossing"]
+__all__ = ["CHARTS", "ENDS", "MODELS", "Attempts", "Model", "attempts", "typical"]
 
 CHARTS = {
     "x/time": "clock: time",
@@ -71,8 +71,9 @@ MODELS = (
 
 @dataclass(frozen=True)
 class Attempts:
-    """Every attempt of some samples: where it begins and ends, in time, and if it was accepted."""
+    """Every attempt of some samples: whose, where it begins and ends in time, and if accepted."""
 
+    sample: NDArray[np.int64]
     begin: Array
     end: Array
     good: NDArray[np.bool_]
@@ -89,15 +90,24 @@ def attempts(found: list[Any], variant: str) -> Attempts | None:
         kept = record["values"]["attempts"].get(variant)
         if kept is not None:
             good = np.array(kept["accepted"], dtype=np.bool_)
-            return Attempts(np.array(kept["time"]), np.array(kept["time_end"]), good)
+            sample, begin, end = (np.array(kept[n]) for n in ("sample", "time", "time_end"))
+            return Attempts(sample, begin, end, good)
     return None
 
 
-def crossing(kept: Attempts) -> tuple[Array, Array]:
-    """Times, and the size of the accepted step that crosses each, median over samples."""
-    begin, end, size = (a[kept.good] for a in (kept.begin, kept.end, kept.size))
-    times = np.geomspace(begin.max(), end.min(), 300)[1:-1]
-    inside = (end[:, None] <= times) & (times < begin[:, None])
-    covered = inside.any(0)
-    steps = np.where(inside, size[:, None], np.nan)[:, covered]
-    return times[covered], np.nanmedian(steps, 0)
+def typical(kept: Attempts) -> tuple[Array, Array]:
+    """Times, and the accepted step that begins there, median over samples.
+
+    Between the beginnings of a sample's own steps, its step is interpolated, logarithms of both;
+    below its last one there is none.
+    """
+    begins = [kept.begin[kept.good & (kept.sample == i)] for i in np.unique(kept.sample)]
+    sizes = [kept.size[kept.good & (kept.sample == i)] for i in np.unique(kept.sample)]
+    low = max(float(begin.min()) for begin in begins)
+    high = min(float(begin.max()) for begin in begins)
+    times = np.geomspace(low, high, 300)
+    steps = [
+        np.interp(np.log(times), np.log(begin[::-1]), np.log(size[::-1]))
+        for begin, size in zip(begins, sizes, strict=True)
+    ]
+    return times, np.exp(np.median(steps, axis=0))

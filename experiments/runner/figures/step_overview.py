@@ -1,6 +1,6 @@
 """The figure to show of `step_sizes`: steps against time, sigma and log-SNR, and what they cost.
 
-A column per chart. Above, the size in time of the step that crosses each moment, all models in
+A column per chart. Above, the size in time of the step that begins at each moment, all models in
 one panel, with a strip per model of where steps were rejected; below, evaluations by end time.
 """
 
@@ -22,7 +22,7 @@ from sdeflow.sde import SDE
 from ..spec import Experiment
 from ..verdicts import Records
 from .common import Array, legend_above, panels, seeds_of
-from .step_models import CHARTS, ENDS, MODELS, Model, attempts, crossing
+from .step_models import CHARTS, ENDS, MODELS, Model, attempts, typical
 
 __all__ = ["overview"]
 
@@ -37,10 +37,10 @@ def overview(experiment: Experiment, records: Records, problem: str) -> Figure |
     if not any(model.arm == "baseline" for model in shown):
         return None
     sde = next(build_sde(s.config) for s in experiment.subjects if s.problem == problem)
-    mine = [r for r in records if r["problem"] == problem]
+    mine = [r for r in records if (r["problem"], r["evaluation"]) == (problem, "steps")]
     caption = (
         f"{problem}, dopri5, tolerance 0.001, PI control. Lines: size of the accepted step that "
-        "crosses a moment, median over 8 samples of the first seed, t from 1 to 1e-5; ticks at "
+        "begins at a moment, median over 8 samples of the first seed, t from 1 to 1e-5; ticks at "
         "the bottom, a strip per model: where steps were rejected; dotted: where E-TSDM's "
         f"condition jumps. Bars: mean evaluations a sample, points: {seeds_of(mine)}. Constant "
         "noise: what the equation's coefficients cost without any network."
@@ -100,7 +100,7 @@ def _lines(
         kept = attempts(found, f"{_id(chart, '1e-05')}{model.told}")
         if kept is None:
             continue
-        times, steps = crossing(kept)
+        times, steps = typical(kept)
         axes.plot(at(times), steps, color=model.colour, linestyle=model.dash, label=model.short,
                   linewidth=1.3)  # fmt: skip
         lost = kept.begin[~kept.good]
@@ -134,7 +134,7 @@ def _bars(axes: Axes, models: list[Model], records: Records, problem: str, chart
                 f"{mean:.0f}", (x, max(values)), xytext=(0, 2), textcoords="offset points",
                 ha="center", va="bottom", fontsize=5.5,
             )  # fmt: skip
-    axes.set_xticks(range(len(ENDS)), [f"t_min = {float(end):g}" for end in ENDS])
+    axes.set_xticks(range(len(ENDS)), [f"{float(end):g}" for end in ENDS])
     axes.grid(axis="x", visible=False)
     axes.set_axisbelow(True)
-    axes.set_title("evaluations by end time", fontsize=8)
+    axes.set_xlabel("end time t_min")

@@ -15,7 +15,7 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from .common import panels
-from .step_models import CHARTS, MODELS, Model, attempts, crossing
+from .step_models import CHARTS, MODELS, Model, attempts, typical
 
 __all__ = ["profiles"]
 
@@ -31,7 +31,7 @@ def profiles(experiment: Experiment, records: Records, problem: str) -> Figure |
     caption = (
         "dopri5, tolerance 0.001, PI control, 8 samples of the first seed, t from 1 to 1e-5. "
         "Dots: accepted steps, where they begin; crosses: rejected; black line: the step that "
-        "crosses t, median over samples, and blue the baseline's; dotted: where the condition "
+        "begins at t, median over samples, and blue the baseline's; dotted: where the condition "
         "jumps. Shaded: a step longer than t would pass 0. Numbers: means over all samples and "
         "seeds."
     )
@@ -92,11 +92,11 @@ def _draw(
     for edge in found[0]["values"]["edges"]:
         axes.axvline(edge, color="0.35", linewidth=0.7, linestyle=":")
     if reference and other and (kept := attempts(reference, other)):
-        axes.plot(*crossing(kept), color="#3b6ea5", linewidth=0.9)
+        axes.plot(*typical(kept), color="#3b6ea5", linewidth=0.9)
     kept = attempts(found, at)
     if kept is None:
         return
     begin, size, good = kept.begin, kept.size, kept.good
     axes.plot(begin[good], size[good], ".", color="0.45", markersize=2.5, alpha=0.5)
     axes.plot(begin[~good], size[~good], "x", color=RED, markersize=4, alpha=0.8, zorder=3)
-    axes.plot(*crossing(kept), color="0.0", linewidth=1.1)
+    axes.plot(*typical(kept), color="0.0", linewidth=1.1)

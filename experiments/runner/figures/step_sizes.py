@@ -13,7 +13,7 @@ from sdeflow.plots import STYLE
 
 from ..spec import Experiment
 from ..verdicts import Records
-from .common import legend_above, panels, pick, seeds_of
+from .common import legend_above, panels, pick, plain, seeds_of, shared
 from .step_models import CHARTS, ENDS, MODELS, Model
 from .step_overview import overview
 from .step_profiles import profiles
@@ -23,10 +23,12 @@ __all__ = ["draw"]
 SHORT = {"x/time": "time", "x/log-snr": "log-SNR", "x/alpha/noise-ratio": "sigma/alpha", "own": ""}
 
 
-def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:
+def draw(experiment: Experiment, all_records: Records) -> dict[str, tuple[Figure, str]]:
     """The figures for which there are results."""
     made: dict[str, tuple[Figure | None, str]] = {}
     for problem in ("fashion", "digits", "smoke"):
+        trained = shared(pick(all_records, problem=problem, evaluation="steps"))
+        records = [*trained, *pick(all_records, evaluation="noise-steps")]
         about = f"of the solvers on networks trained on {problem}"
         made[f"overview-{problem}"] = (
             overview(experiment, records, problem),
@@ -66,7 +68,7 @@ def _costs(experiment: Experiment, records: Records, problem: str) -> Figure | N
     base = pick(records, problem=problem, arm="baseline", evaluation="steps")
     if not any("evaluations dopri5 x/time 0.001 0.001 pi" in r["values"] for r in base):
         return None
-    mine = [r for r in records if r["problem"] == problem]
+    mine = pick(records, problem=problem, evaluation="steps")
     caption = (
         f"{problem}. Marks: mean over samples and {seeds_of(mine)}; bars: the range over seeds. "
         "Below a group: the clock. Crosses: E-TSDM, the solver not told of its jumps."
@@ -91,8 +93,7 @@ def _costs(experiment: Experiment, records: Records, problem: str) -> Figure | N
                 place += 0.6
             axes.set_xticks(ticks, names, fontsize=6.5)
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+            plain(axes, "y")
             axes.tick_params(axis="y", which="both", labelsize=6.5)
             axes.set_title(title, fontsize=8)
             axes.grid(axis="x", visible=False)
@@ -128,10 +129,11 @@ def _smallest(experiment: Experiment, records: Records, problem: str) -> Figure 
     base = pick(records, problem=problem, arm="baseline", evaluation="steps")
     if not any("smallest dopri5 x/time 0.001 1e-05 pi" in r["values"] for r in base):
         return None
-    mine = [r for r in records if r["problem"] == problem]
+    mine = pick(records, problem=problem, evaluation="steps")
     caption = (
-        f"{problem}, dopri5, tolerance 0.001: the smallest accepted step begun below t = 0.5 and "
-        f"not cut short, median over samples. Lines: mean over {seeds_of(mine)}; marks: seeds. "
+        f"{problem}, dopri5, tolerance 0.001: the smallest step that the error allowed, below "
+        "t = 0.5, whatever was cut short to end at a jump or at t_min; median over samples. "
+        f"Lines: mean over {seeds_of(mine)}; marks: seeds. "
         "Grey: begins at the end time itself."
     )
     figure, grid = panels(
@@ -151,7 +153,7 @@ def _smallest(experiment: Experiment, records: Records, problem: str) -> Figure 
             grid[1][column].plot(ends, ends, color="0.8", linewidth=2.5, zorder=0)
             grid[0][column].set_title(label)
             grid[1][column].set_xlabel("end time t_min")
-        grid[0][0].set_ylabel("smallest step, in time")
+        grid[0][0].set_ylabel("smallest step allowed")
         grid[1][0].set_ylabel("where it begins, time t")
         legend_above(figure, grid[0][0])
         figure.subplots_adjust(hspace=0.15, wspace=0.06)

@@ -15,14 +15,23 @@ from .common import band, legend_above, panels, pick, seeds_of
 __all__ = ["draw"]
 
 
+def _seeds(records: Records) -> str:
+    """Seeds by problem; the plane stands for exact models."""
+    names = {"plane": "exact models"}
+    problems = dict.fromkeys(r["problem"] for r in records)
+    return "; ".join(
+        f"{names.get(p, p)}, {seeds_of(r for r in records if r['problem'] == p)}" for p in problems
+    )
+
+
 def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:
     """The figure, once there are results."""
     mine = [r for r in records if r["evaluation"] == "neighbours"]
     if not mine:
         return {}
     caption = (
-        f"Mean over pairs and {seeds_of(mine)} of log(distance at the end / at the start), a "
-        "hundred-thousandth apart at first; bands: range over seeds. Below 0: neighbours merge."
+        f"Mean over pairs and seeds ({_seeds(mine)}) of log(distance at the end / at the start), "
+        "a hundred-thousandth apart at first; bands: range over seeds. Below 0: neighbours merge."
     )
     figure, grid = panels(experiment, 1, 2, caption, width=9, height=3.0)
     with rc_context(STYLE):
