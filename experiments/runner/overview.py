@@ -20,7 +20,6 @@ and "so far" where other comparisons of the row are not complete yet.
 from __future__ import annotations
 
 import functools
-import math
 import re
 import statistics
 from collections import Counter
@@ -31,9 +30,10 @@ import yaml
 
 from .spec import ROOT
 from .verdicts import FAILS, HOLDS, INCOMPLETE, UNDECIDED, UNTESTED, Finding
-from .words import arm_words, evaluation_words, metric_words, setting_words
+from .wording import changed, written
+from .words import arm_words, evaluation_words, metric_words
 
-__all__ = ["changed", "compared", "groups", "number", "overview", "together", "verdict"]
+__all__ = ["groups", "overview", "together", "verdict"]
 
 PARTLY, MIXED, OPEN, FAILS_PARTLY = "holds in part", "mixed", "open", "does not hold here in part"
 MANY = 4  # comparisons of one metric beyond which only their range is told
@@ -137,7 +137,8 @@ def together(found: Sequence[Finding]) -> str:
     some = f" ({told})" if len(counts) > 1 else f" ({counts[0][1]} of {counts[0][1]})"
     each = [f.verdict for f in found if f.judged == "any" and f.verdict != UNTESTED]
     if each:
-        some = f" ({each.count(HOLDS)} of {len(each)} tried)"
+        tried = f"{each.count(HOLDS)} of {len(each)} tried"
+        some = f" ({tried})" if len(outcomes) == 1 else f"{some[:-1]}; {tried})"
     return f"**{head}**{' so far' * bool(rest)}{some}"
 
 
@@ -173,7 +174,7 @@ def _measured(found: Sequence[Finding]) -> Iterator[str]:
         else:
             values = sorted(f.change(f.paired.value) for f in done if f.paired)
             ends = (values[0], statistics.median(values), values[-1])
-            low, middle, high = (_written(value, done[0].kind) for value in ends)
+            low, middle, high = (written(value, done[0].kind) for value in ends)
             yield f"{words} {low} to {high}, median {middle} (of {len(done)})"
 
 
@@ -185,53 +186,3 @@ def _which(f: Finding, among: Sequence[Finding]) -> str:
     told += [arm_words(f.arm)] if len({g.arm for g in among}) > 1 else []
     told += [f"against {arm_words(f.against)}"] if len({g.against for g in among}) > 1 else []
     return f"{' '.join(told)} " if told else ""
-
-
-FEW = 4  # arms that are named one by one
-
-
-def compared(f: Finding) -> str:
-    """What is compared with what, in words."""
-    metrics = f.metric.split(", ")
-    settings = list(dict.fromkeys(filter(None, map(setting_words, metrics))))
-    how = f"mean of {len(settings)} settings" if len(settings) > 1 else "".join(settings)
-    what = ", ".join(dict.fromkeys(map(metric_words, metrics)))
-    arms, others = (_arms(text) for text in (f.arm, f.against))
-    if f.against.endswith(" blind"):
-        others = "the solver not told"
-    elif f.evaluation == "steps" and setting_words(f.against):
-        others = setting_words(f.against)
-    elif f.against in metrics or f.against.startswith("backward"):
-        others = metric_words(f.against) + f.against.removeprefix("backward")
-    pieces = [what, how or evaluation_words(f.evaluation)]
-    return f"{', '.join(filter(None, pieces))}: {arms} against {others}"
-
-
-def _arms(names: str) -> str:
-    listed = names.split(", ")
-    if len(listed) > FEW:
-        return f"mean of {len(listed)} arms"
-    return " and ".join(map(arm_words, listed))
-
-
-def changed(f: Finding) -> str:
-    """The change of a comparison, with its interval where there are two seeds or more."""
-    assert f.paired is not None
-    numbers = [
-        _written(f.change(v), f.kind) for v in (f.paired.value, f.paired.low, f.paired.high)
-    ]
-    if not math.isfinite(f.paired.low):
-        return numbers[0]
-    return f"{numbers[0]} [{numbers[1].rstrip(' %')}, {numbers[2].rstrip(' %')}]"
-
-
-def _written(value: float, kind: str) -> str:
-    if kind == "log":
-        return f"×{number(value, signed=False)}"
-    return number(value) + (" %" if kind == "ratio" else "")
-
-
-def number(value: float, signed: bool = True) -> str:
-    """Three digits; whole numbers from a thousand on."""
-    text = f"{value:+.3g}" if abs(value) < 1000 else f"{value:+,.0f}"
-    return (text if signed else text.lstrip("+")).replace("-", "−")

@@ -9,9 +9,10 @@ from sdeflow.plots import save
 
 from .figures import draw
 from .kept import load_results
-from .overview import changed, compared, number, overview, together
+from .overview import overview, together
 from .spec import ROOT, Experiment
 from .verdicts import INCOMPLETE, Finding, Records, findings
+from .wording import changed, compared, number
 
 __all__ = ["write_report"]
 

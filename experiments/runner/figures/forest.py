@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from sdeflow.plots import STYLE, captioned
 
-from ..overview import changed, compared
 from ..spec import Experiment
 from ..verdicts import FAILS, HOLDS, Finding
+from ..wording import changed, compared
 from ..words import metric_words
 from .common import plain
 
