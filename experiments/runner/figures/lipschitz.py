@@ -20,6 +20,7 @@ TRAINED = ["baseline", "etsdm"]
 LONGER = ["baseline", "etsdm", "smooth-0.1"]
 EXACT = ["exact-mixture", "exact-smooth", "exact-finite", "exact-mixture-etsdm"]
 CURED = ["exact-mixture", "exact-mixture-smooth-start", "exact-smooth", "exact-smooth-smooth-start", "exact-mixture-trig", "exact-finite", "exact-finite-smooth-start"]  # noqa: E501  # fmt: skip
+DIP = "where sigma passes the width of a mode, the derivative changes its sign"
 LENGTHS = {"fashion-250": 250, "fashion-500": 500, "fashion-1000": 1000, "fashion": 2500, "fashion-9000": 9000}  # noqa: E501  # fmt: skip
 
 
@@ -32,16 +33,16 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
             f"Steepness in time of networks trained on {problem}.",
         )
     made["exact"] = (
-        steepness(experiment, records, "plane", EXACT, "Exact models"),
+        steepness(experiment, records, "plane", EXACT, f"Exact models; {DIP}"),
         "Steepness in time of exact models: narrow and wide mixtures, a finite set of digits.",
     )
     made["starts"] = (
-        steepness(experiment, records, "plane", CURED, "Exact models under other schedules"),
+        steepness(experiment, records, "plane", CURED, f"Exact models, other schedules; {DIP}"),
         "Exact models on schedules that start flat: bounded on smooth data, not on a finite set.",
     )
     made["schedules"] = (
         _schedules(experiment, records),
-        "K(0.001) and the largest K of the first 100 steps on every schedule.",
+        "K(0.001) and the largest K on every schedule.",
     )
     made["training"] = (_training(experiment, records), "K(0.001) and the largest K by training.")
     return {name: (figure, text) for name, (figure, text) in made.items() if figure is not None}
@@ -55,7 +56,7 @@ def _schedules(experiment: Experiment, records: Records) -> Figure | None:
     mine = [r for r in records if r["problem"] == "digits"]
     caption = f"Digits, {seeds_of(mine)}; each mark a seed."
     figure, grid = panels(experiment, 1, 2, caption, height=0.3 * len(arms) + 1.2, sharey="row")
-    names = (("k_0.001", "K(0.001)"), ("early_max", "largest K(k/1000, (k+1)/1000), k < 100"))
+    names = (("k_0.001", "K(0.001)"), ("largest_k", "largest K of all, jumps included"))
     with rc_context(STYLE):
         for axes, (metric, label) in zip(grid[0], names, strict=True):
             for row, arm in enumerate(arms):
