@@ -282,6 +282,11 @@ class TrainConfig:
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} is {value}: give at least {least}")
 
+    @property
+    def lists_edges(self) -> bool:
+        """Whether `etsdm_edges` are the edges themselves, written out or in a file."""
+        return self.etsdm_edges.partition(":")[0] not in ("time", "sigma", "log-snr")
+
     def replace(self, values: Mapping[str, Any]) -> TrainConfig:
         """A copy with some values replaced; refuses unknown names as `from_dict` does."""
         return TrainConfig.from_dict({**self.to_dict(), **values})

@@ -24,9 +24,11 @@ from ..config import (
     PLACE,
     TrainConfig,
     settled,
+    shape_name,
 )
 from ..data import Dataset, load_data
 from ..denoiser import Denoiser
+from ..options import flag
 from ..run import saved_model
 from ..sde import SDE
 from ..super_resolution import check_images
@@ -39,6 +41,10 @@ __all__ = ["RESUMED", "Plan", "Tensors", "device_of", "plan", "resolve"]
 
 Tensors = dict[str, dict[str, Tensor]]
 RESUMED = ("model", "ema", "optimizer")
+READERS: dict[str, Callable[[str], Any]] = {
+    "etsdm_edges": read_edges,
+    "smooth_shape": read_steepness,
+}
 
 
 @dataclass(frozen=True)
@@ -182,16 +188,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         if values[name] is None:
             values[name] = value
     values["precision"] = _precision(config, len(dataset.train.shape) == 4)
-    edges = config.etsdm_edges
-    if (
-        (config.etsdm or config.shared_noise)
-        and edges not in ("time", "sigma", "log-snr")
-        and ":" not in edges
-    ):
-        values["etsdm_edges"] = json.dumps(read_edges(edges))  # the file may not be there later
-    if config.smooth_shape != "hyperbola" and not config.smooth_shape.startswith("power:"):
-        values["smooth_shape"] = json.dumps(read_steepness(config.smooth_shape))
-    resolved = TrainConfig.from_dict(values)
+    resolved = TrainConfig.from_dict({**values, **_written_out(config)})
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
     if resolved.super_resolution:
@@ -204,13 +201,38 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return resolved
 
 
-def _adopt(config: TrainConfig, saved: TrainConfig, directory: Path) -> TrainConfig:
+def _tables(config: TrainConfig) -> list[str]:
+    """The settings that are tables, in a file or written out."""
+    found = {"etsdm_edges": config.lists_edges, "smooth_shape": shape_name(config) == "equalised"}
+    return [name for name, is_table in found.items() if is_table]
+
+
+def _written_out(config: TrainConfig) -> dict[str, str]:
+    """The tables themselves, as JSON: their files may not be there later.
+
+    Raises:
+        ValueError: a file is missing or holds something else.
+    """
+    return {name: json.dumps(READERS[name](getattr(config, name))) for name in _tables(config)}
+
+
+def _adopt(
+    config: TrainConfig, saved: TrainConfig, directory: Path, warn: Callable[[str], None] | None
+) -> TrainConfig:
     """The settings to go on with: those given, and for each "auto" what the run had.
 
     Raises:
         ValueError: the network would be another one; names the options that differ.
     """
-    given, before = config.to_dict(), saved.to_dict()
+    before = saved.to_dict()
+    for name in _tables(config):
+        path = getattr(config, name)
+        gone = not path.startswith("[") and not Path(path).exists()
+        if gone and name in _tables(saved):
+            if warn:
+                warn(f"{flag(name)} {path} is gone: going on with what the run has of it")
+            config = config.replace({name: before[name]})
+    given = {**config.to_dict(), **_written_out(config)}
     for name, value in given.items():
         if value is None or (name in ("network", "size", "precision") and value == "auto"):
             given[name] = before[name]
@@ -243,7 +265,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
     if resume and (found := latest_checkpoint(directory / "checkpoints", RESUMED, warn)):
         checkpoint, tensors = found
         saved, _, _ = saved_model(checkpoint)
-        config = _adopt(config, saved, directory)
+        config = _adopt(config, saved, directory, warn)
         if warn:
             _say_changes(config, saved, warn)
     dataset = load_data(config.data, data_dir=config.data_dir, image_size=config.image_size)

@@ -204,6 +204,37 @@ def test_more_steps_go_on_and_a_finished_run_is_left_alone(tmp_path: Path) -> No
     assert_same(tmp_path / "run", tmp_path / "long")
 
 
+@pytest.mark.parametrize(
+    ("values", "name", "table", "other"),
+    [
+        ({"etsdm": True}, "etsdm_edges", "[0.01,0.05, 0.1]", "[0.02, 0.1]"),
+        ({"shared_noise": True}, "etsdm_edges", "[0.01,0.05, 0.1]", "[0.02, 0.1]"),
+        ({"condition": "smooth"}, "smooth_shape", "[[0.5, 2],[0.01, 50]]", "[[0.5, 3.0]]"),
+    ],
+    ids=["edges", "levels", "steepness"],
+)
+def test_a_table_resumes_from_its_file_its_text_and_without_the_file(
+    tmp_path: Path, values: dict[str, Any], name: str, table: str, other: str
+) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(table)
+    config = settings(tmp_path, steps=1, **values, **{name: str(path)})
+    saved = getattr(train(config).config, name)
+    more = config.replace({"resume": "auto", "steps": 2})
+    said: list[str] = []
+    assert getattr(plan(more, said.append).config, name) == saved
+    assert getattr(plan(more.replace({name: table}), said.append).config, name) == saved
+    assert not any("table" in line or "[" in line for line in said)
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(ValueError, match=rf"cannot resume .*{flag} .*\(was "):
+        plan(more.replace({name: other}))
+    with pytest.raises(ValueError, match=rf"cannot resume .*{flag} .*\(was "):
+        plan(more.replace({name: TrainConfig.from_dict({}).to_dict()[name]}))
+    path.unlink()
+    assert getattr(plan(more, said.append).config, name) == saved
+    assert f"{flag} {path} is gone" in said[-2]
+
+
 def test_pictures_are_drawn_while_training(tmp_path: Path) -> None:
     train(settings(tmp_path))
     samples = tmp_path / "run" / "samples"
