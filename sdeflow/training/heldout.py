@@ -5,7 +5,8 @@ inside the bin. With e the squared error at a probe and p the training density o
 
     per bin     mean of |eps-hat - eps|^2 / d, in noise units: comparable between predictions,
                 weightings and time distributions
-    in all      sum_i (b_i - a_i) mean_i[ p(t) w(t) e ], the training objective
+    in all      sum_i (b_i - a_i) mean_i[ p(t) w(t) e ], the training objective; where noise levels
+                are shared p is taken at the time drawn, w and e at its level
 
 The probes are the same for every checkpoint and every run with the same data and seed, so
 differences are the network's, not the draw's.
@@ -57,6 +58,8 @@ class HeldOut:
     Attributes:
         edges: edges of the bins.
         per_bin: number of probes in each bin.
+        drawn: times of the probes as drawn, float64 (N,).
+        t: times at which the process is instead, unlike `drawn` where noise levels are shared.
     """
 
     def __init__(
@@ -80,7 +83,8 @@ class HeldOut:
         count = self.per_bin * len(low)
         share = torch.rand(len(low), self.per_bin, generator=generator, dtype=torch.float64)
         share = (torch.arange(self.per_bin, dtype=torch.float64) + share) / self.per_bin
-        self.t = loss.time.visited((low[:, None] + (high - low)[:, None] * share).flatten())
+        self.drawn = (low[:, None] + (high - low)[:, None] * share).flatten()
+        self.t = loss.time.visited(self.drawn)
         self._width = high - low
         rows = torch.randperm(max(count, len(data)), generator=generator)[:count] % len(data)
         self.x_0 = data[rows]
@@ -102,7 +106,7 @@ class HeldOut:
             noise = torch.randn(x_0.shape, generator=generator, device=self.device)
             output = denoiser.raw(self.loss.sde.perturb(x_0, t, noise), t, label, image)
             errors[rows] = self.loss.errors(output, x_0, noise, t).cpu().double()
-        density = self.loss.time.density(self.t) * self.loss.weight(self.t)
+        density = self.loss.time.density(self.drawn) * self.loss.weight(self.t)
         objective = (density * errors).view(-1, self.per_bin).mean(1)
         in_noise = (self.loss.noise_factor(self.t) * errors).view(-1, self.per_bin).mean(1)
         return HeldOutLoss(float(self._width @ objective), tuple(in_noise.tolist()))
