@@ -166,7 +166,8 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """Replace every "auto" by the value it stands for on these data.
 
     Raises:
-        ValueError: the device or the precision is not to be had here.
+        ValueError: the device or the precision is not to be had here, or a setting does not suit
+            the data.
     """
     sde = build_sde(config)
     steps, batch_size = _length(dataset)
@@ -191,6 +192,11 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     resolved = TrainConfig.from_dict({**values, **_written_out(config)})
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
+    if resolved.flips and len(dataset.data_shape) != 3:
+        raise ValueError(
+            f"--flips: {config.data} has samples of shape {dataset.data_shape}, and only images "
+            "can be mirrored; leave it out"
+        )
     if resolved.super_resolution:
         check_images(dataset.data_shape, resolved.super_resolution)
     below, t_max = resolved.lipschitz_below, settled(resolved.t_max)

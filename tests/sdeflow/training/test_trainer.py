@@ -280,6 +280,7 @@ def test_another_architecture_cannot_be_resumed(
         ({"precision": "fp16"}, ["fp16", "bf16"]),
         ({"network": "unet"}, ["unet", "mlp"]),
         ({"data": "moons", "image_size": 8}, ["image_size"]),
+        ({"data": "moons", "flips": True}, ["--flips", "moons", "(2,)", "images"]),
     ],
 )
 def test_bad_input_is_refused_and_nothing_written(
