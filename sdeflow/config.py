@@ -147,7 +147,8 @@ class TrainConfig:
         None,
         "largest training time",
         unit="time, in (t_min, 1]",
-        auto="1, or 0.999 where alpha(1) = 0 and the loss or the density of t would be infinite",
+        auto="1, or 0.999 where alpha(1) = 0 and the loss, the density of t or the condition "
+        "would be infinite",
     )
     network: str = option("auto", "network; auto: unet for images, else mlp", choices=NETWORKS)
     size: str = option("auto", "size of the network", choices=SIZES)

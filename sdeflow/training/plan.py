@@ -128,6 +128,7 @@ def _end(config: TrainConfig, sde: SDE) -> float:
         config.predict in ("noise", "score")
         or config.time_distribution in ("log-snr", "log-normal")
         or config.weighting == "likelihood"
+        or config.condition in ("log-snr", "edm")
     )
     return 0.999 if needs_signal and not sde.has_signal_at(1.0) else 1.0
 

@@ -293,6 +293,27 @@ def test_bad_input_is_refused_and_nothing_written(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "t_max"),
+    [
+        ({"condition": "log-snr"}, 0.999),
+        ({"condition": "edm", "etsdm": True, "etsdm_at": "right"}, 0.999),
+        ({"condition": "sigma"}, 1.0),
+        ({"condition": "log-snr", "t_max": 0.5}, 0.5),
+        ({"condition": "log-snr", "schedule": "linear"}, 1.0),
+        ({"condition": "log-snr", "sde": "ve", "schedule": "linear"}, 1.0),
+    ],
+)
+def test_training_ends_where_the_condition_is_finite(
+    tmp_path: Path, values: dict[str, Any], t_max: float
+) -> None:
+    base = {"schedule": "zero-snr", "predict": "velocity"}
+    planned = plan(settings(tmp_path, **{**base, **values}))
+    assert planned.config.t_max == t_max
+    told = planned.denoiser.conditioning(torch.tensor([t_max], dtype=torch.float64))
+    assert bool(torch.isfinite(told).all())
+
+
 def test_names_are_not_overwritten(tmp_path: Path) -> None:
     config = settings(tmp_path, steps=1, etsdm=True)
     train(config)
