@@ -196,7 +196,12 @@ class TrainConfig:
         unit="in [0, 1)",
         auto="by the number of steps",
     )
-    precision: str = option("auto", "arithmetic inside the network", choices=PRECISIONS)
+    precision: str = option(
+        "auto",
+        "arithmetic inside the network; auto: bf16 where that is faster, else fp32, and fp32 with "
+        "--lipschitz-weight",
+        choices=PRECISIONS,
+    )
     checkpointing: bool = option(
         False,
         "recompute the U-Net's blocks in the backward pass: less memory, a third more time",
