@@ -34,10 +34,12 @@ from ..sde import SDE
 from ..super_resolution import check_images
 from .checkpoint import Checkpoint, latest_checkpoint
 from .draws import seed_of
+from .loss import TimeDistribution
 from .penalty import GAP
 from .place import find_place
+from .truncation import SoftTruncation
 
-__all__ = ["RESUMED", "Plan", "Tensors", "device_of", "plan", "resolve"]
+__all__ = ["RESUMED", "Plan", "Tensors", "device_of", "laws_of_time", "plan", "resolve"]
 
 Tensors = dict[str, dict[str, Tensor]]
 RESUMED = ("model", "ema", "optimizer")
@@ -258,6 +260,26 @@ def _adopt(
     return TrainConfig.from_dict({**given, "name": config.name})
 
 
+def laws_of_time(
+    config: TrainConfig, denoiser: Denoiser
+) -> tuple[TimeDistribution, SoftTruncation | None]:
+    """The law of training times, and that of a batch's smallest time, if it has one.
+
+    Args:
+        config: the settings, resolved.
+        denoiser: gives the process, and the times that are visited.
+
+    Raises:
+        ValueError: log-SNR is infinite where it is to be drawn from, or a power out of range.
+    """
+    t_max = settled(config.t_max)
+    law = TimeDistribution(
+        config.time_distribution, denoiser.sde, config.t_min, t_max, denoiser.visited
+    )
+    power = config.soft_truncation
+    return law, None if power is None else SoftTruncation(power, config.t_min, t_max)
+
+
 def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan:
     """Work out a run; nothing is written.
 
@@ -289,6 +311,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
         denoiser = build_denoiser(config, shape, dataset.num_classes)
+    laws_of_time(config, denoiser)  # refuses what the learner would
     return Plan(config, dataset, denoiser, directory, checkpoint, tensors)
 
 

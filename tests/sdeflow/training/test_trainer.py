@@ -314,6 +314,22 @@ def test_training_ends_where_the_condition_is_finite(
     assert bool(torch.isfinite(told).all())
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"soft_truncation": 50.0}, ["soft_truncation=50", "[0, 20]"]),
+        ({"time_distribution": "log-snr", "schedule": "cosine", "t_max": 1.0}, ["t_max=0.999"]),
+        ({"time_distribution": "discrete", "t_min": 1e-5, "t_max": 1e-4}, ["discrete", "widen"]),
+    ],
+)
+def test_a_plan_refuses_laws_of_time_that_training_would(
+    tmp_path: Path, values: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        plan(settings(tmp_path, **values))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
 def test_names_are_not_overwritten(tmp_path: Path) -> None:
     config = settings(tmp_path, steps=1, etsdm=True)
     train(config)
