@@ -99,7 +99,9 @@ class TrainConfig:
     )
     etsdm_intervals: int = option(5, "number of sub-intervals below the threshold")
     etsdm_edges: str = option(
-        "time", "edges equally spaced in time, sigma or log-snr, or the path of a file of edges"
+        "time",
+        "edges equally spaced in time, sigma or log-snr, or the path of a file of edges; "
+        "intervals and threshold are then theirs",
     )
     etsdm_at: str = option(
         "left",

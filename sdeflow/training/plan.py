@@ -7,7 +7,6 @@ refused here.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..build import build_denoiser, build_sde
-from ..conditioning import default_threshold, read_edges, read_steepness
+from ..build import build_denoiser, build_sde, tables, written_out
+from ..conditioning import default_threshold
 from ..config import (
     ARCHITECTURE,
     PLACE,
     TrainConfig,
     settled,
-    shape_name,
 )
 from ..data import Dataset, load_data
 from ..denoiser import Denoiser
@@ -43,10 +41,6 @@ __all__ = ["RESUMED", "Plan", "Tensors", "device_of", "laws_of_time", "plan", "r
 
 Tensors = dict[str, dict[str, Tensor]]
 RESUMED = ("model", "ema", "optimizer")
-READERS: dict[str, Callable[[str], Any]] = {
-    "etsdm_edges": read_edges,
-    "smooth_shape": read_steepness,
-}
 
 
 @dataclass(frozen=True)
@@ -195,7 +189,7 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         if values[name] is None:
             values[name] = value
     values["precision"] = _precision(config, len(dataset.train.shape) == 4)
-    resolved = TrainConfig.from_dict({**values, **_written_out(config)})
+    resolved = written_out(TrainConfig.from_dict(values))
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
     if resolved.flips and len(dataset.data_shape) != 3:
@@ -213,21 +207,6 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return resolved
 
 
-def _tables(config: TrainConfig) -> list[str]:
-    """The settings that are tables, in a file or written out."""
-    found = {"etsdm_edges": config.lists_edges, "smooth_shape": shape_name(config) == "equalised"}
-    return [name for name, is_table in found.items() if is_table]
-
-
-def _written_out(config: TrainConfig) -> dict[str, str]:
-    """The tables themselves, as JSON: their files may not be there later.
-
-    Raises:
-        ValueError: a file is missing or holds something else.
-    """
-    return {name: json.dumps(READERS[name](getattr(config, name))) for name in _tables(config)}
-
-
 def _adopt(
     config: TrainConfig, saved: TrainConfig, directory: Path, warn: Callable[[str], None] | None
 ) -> TrainConfig:
@@ -237,14 +216,14 @@ def _adopt(
         ValueError: the network would be another one; names the options that differ.
     """
     before = saved.to_dict()
-    for name in _tables(config):
+    for name in tables(config):
         path = getattr(config, name)
         gone = not path.startswith("[") and not Path(path).exists()
-        if gone and name in _tables(saved):
+        if gone and name in tables(saved):
             if warn:
                 warn(f"{flag(name)} {path} is gone: going on with what the run has of it")
             config = config.replace({name: before[name]})
-    given = {**config.to_dict(), **_written_out(config)}
+    given = written_out(config).to_dict()
     for name, value in given.items():
         if value is None or (name in ("network", "size", "precision") and value == "auto"):
             given[name] = before[name]
