@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import json
+
 from torch import nn
 
-from .conditioning import Conditioning, make_conditioning
-from .config import TrainConfig
+from .conditioning import Conditioning, make_conditioning, read_edges, read_steepness
+from .config import TrainConfig, shape_name
 from .denoiser import Denoiser
 from .networks import make_network
 from .sde import SDE, make_sde
 
-__all__ = ["build_conditioning", "build_denoiser", "build_network", "build_sde"]
+__all__ = [
+    "build_conditioning",
+    "build_denoiser",
+    "build_network",
+    "build_sde",
+    "tables",
+    "written_out",
+]
+
+
+def tables(config: TrainConfig) -> list[str]:
+    """The settings that are tables, in a file or written out."""
+    found = {"etsdm_edges": config.lists_edges, "smooth_shape": shape_name(config) == "equalised"}
+    return [name for name, is_table in found.items() if is_table]
+
+
+def written_out(config: TrainConfig) -> TrainConfig:
+    """The same settings with tables as JSON in place of their files, which may not be there later.
+
+    Raises:
+        ValueError: a file is missing or holds something else.
+    """
+    readers = {"etsdm_edges": read_edges, "smooth_shape": read_steepness}
+    return config.replace(
+        {name: json.dumps(readers[name](getattr(config, name))) for name in tables(config)}
+    )
 
 
 def build_sde(config: TrainConfig) -> SDE:

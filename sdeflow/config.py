@@ -99,7 +99,9 @@ class TrainConfig:
     )
     etsdm_intervals: int = option(5, "number of sub-intervals below the threshold")
     etsdm_edges: str = option(
-        "time", "edges equally spaced in time, sigma or log-snr, or the path of a file of edges"
+        "time",
+        "edges equally spaced in time, sigma or log-snr, or the path of a file of edges; "
+        "intervals and threshold are then theirs",
     )
     etsdm_at: str = option(
         "left",
@@ -147,7 +149,8 @@ class TrainConfig:
         None,
         "largest training time",
         unit="time, in (t_min, 1]",
-        auto="1, or 0.999 where alpha(1) = 0 and the loss or the density of t would be infinite",
+        auto="1, or 0.999 where alpha(1) = 0 and the loss, the density of t or the condition "
+        "would be infinite",
     )
     network: str = option("auto", "network; auto: unet for images, else mlp", choices=NETWORKS)
     size: str = option("auto", "size of the network", choices=SIZES)
@@ -195,7 +198,12 @@ class TrainConfig:
         unit="in [0, 1)",
         auto="by the number of steps",
     )
-    precision: str = option("auto", "arithmetic inside the network", choices=PRECISIONS)
+    precision: str = option(
+        "auto",
+        "arithmetic inside the network; auto: bf16 where that is faster, else fp32, and fp32 with "
+        "--lipschitz-weight",
+        choices=PRECISIONS,
+    )
     checkpointing: bool = option(
         False,
         "recompute the U-Net's blocks in the backward pass: less memory, a third more time",
@@ -281,6 +289,11 @@ class TrainConfig:
         value = getattr(self, name)
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} is {value}: give at least {least}")
+
+    @property
+    def lists_edges(self) -> bool:
+        """Whether `etsdm_edges` are the edges themselves, written out or in a file."""
+        return self.etsdm_edges.partition(":")[0] not in ("time", "sigma", "log-snr")
 
     def replace(self, values: Mapping[str, Any]) -> TrainConfig:
         """A copy with some values replaced; refuses unknown names as `from_dict` does."""

@@ -48,14 +48,14 @@ def describe(config: TrainConfig) -> str:
     told = f"condition {config.condition}"
     if config.smooth_shape != "hyperbola":
         told += f" ({shape_name(config)})"
+    edges = config.etsdm_edges
+    intervals = edges.count(",") + 1 if edges.startswith("[") else config.etsdm_intervals
     if config.etsdm:
-        told += (
-            f" shared in {config.etsdm_intervals} intervals (E-TSDM, edges {config.etsdm_edges})"
-        )
+        told += f" shared in {intervals} intervals (E-TSDM, edges {edges})"
     if config.super_resolution:
         told += f", image x{config.super_resolution} smaller"
     if config.shared_noise:
-        told += f", noise shared in {config.etsdm_intervals} levels (edges {config.etsdm_edges})"
+        told += f", noise shared in {intervals} levels (edges {edges})"
     return f"{config.data}, {describe_process(config)}, {told}, predicts {config.predict}"
 
 

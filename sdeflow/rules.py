@@ -55,6 +55,16 @@ def conflicts(config: TrainConfig) -> Iterator[str]:
         for name in names:
             if not used and getattr(config, name) != default[name]:
                 yield f"{flag(name)} without {what} does nothing: add {remedy}"
+    if config.etsdm and config.condition == "none":
+        yield (
+            "--etsdm with --condition none does nothing: a network that is not told the time has "
+            "none to share; leave one of them out"
+        )
+    if config.lists_edges and config.etsdm_intervals != default["etsdm_intervals"]:
+        yield (
+            f"--etsdm-intervals {config.etsdm_intervals} with a list of edges does nothing: the "
+            "list has its own number; leave it out, or choose --etsdm-edges time"
+        )
     if config.shared_noise:
         for name, there in (
             ("--etsdm", config.etsdm),
@@ -72,5 +82,7 @@ def conflicts(config: TrainConfig) -> Iterator[str]:
             "--lipschitz-weight with --condition none: a network that is not told the time has "
             "no slope in it; leave one of them out"
         )
+    if not config.class_condition and config.label_dropout != default["label_dropout"]:
+        yield "--label-dropout without --class-condition does nothing: add --class-condition"
     if config.lipschitz_below is not None and not config.lipschitz_weight:
         yield "--lipschitz-below without --lipschitz-weight does nothing: give a weight"

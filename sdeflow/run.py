@@ -67,7 +67,7 @@ class Run:
         Raises:
             ValueError: another option, edges without E-TSDM, or edges out of range.
         """
-        from .build import build_conditioning
+        from .build import build_conditioning, written_out
 
         values = {name: value for name, value in sharing.items() if value is not None}
         for name in values:
@@ -79,9 +79,13 @@ class Run:
             raise ValueError(
                 "this run was trained at shared noise levels: it can be told nothing else of time"
             )
+        default = {f.name: f.default for f in fields(TrainConfig) if f.name in SHARING}
         if not values.get("etsdm", True):  # how time was shared in training no longer matters
-            values = {f.name: f.default for f in fields(TrainConfig) if f.name in SHARING} | values
-        config = self.config.replace(values)
+            values = default | values
+        elif TrainConfig().replace({"etsdm": True, **values}).lists_edges:
+            for name in ("etsdm_threshold", "etsdm_intervals"):  # a list of edges sets both
+                values.setdefault(name, default[name])
+        config = written_out(self.config.replace(values))
         conditioning = build_conditioning(config, self.denoiser.sde)
         return replace(self, config=config, denoiser=self.denoiser.told(conditioning))
 

@@ -1,7 +1,8 @@
 r"""What training does near t = 0, on probes that never change: its gradients, and K.
 
-For bin i of `time_bins`, probes j = 1..n with t in the bin, and the denoising loss l (its weight
-w(t) included; the density p(t) and penalties left out),
+For bin i of `time_bins`, probes j = 1..n with t in the bin (where noise levels are shared, at the
+level of t), and the denoising loss l (its weight w(t) included; the density p(t) and penalties
+left out),
 
     G_ij        gradient of l(x_0j, t_j, eps_j) in all weights
     norm        mean over j of ||G_ij||
@@ -102,7 +103,7 @@ class Diagnostics:
         generator = torch.Generator().manual_seed(seed_of(seed, "diagnostics"))
         share = torch.rand(len(low), PER_BIN, generator=generator, dtype=torch.float64)
         share = (torch.arange(PER_BIN, dtype=torch.float64) + share) / PER_BIN
-        self.t = low[:, None] + (high - low)[:, None] * share
+        self.t = loss.time.visited(low[:, None] + (high - low)[:, None] * share)
         self.rows = torch.randint(len(data), (len(low), PER_BIN), generator=generator)
         self.noise = torch.randn(*self.rows.shape, *data.shape[1:], generator=generator)
 

@@ -65,6 +65,9 @@ class Draws:
         rank: this process.
         processes: how many there are; slices of the batch may differ by one sample.
         truncation: law of a batch's smallest time, or None.
+
+    Raises:
+        ValueError: there are more processes than samples in a batch.
     """
 
     def __init__(
@@ -78,6 +81,11 @@ class Draws:
         processes: int = 1,
         truncation: SoftTruncation | None = None,
     ) -> None:
+        if batch_size < processes:
+            raise ValueError(
+                f"--batch-size is {batch_size} over {processes} processes: each needs a sample a "
+                f"step; give at least {processes}, or start fewer"
+            )
         self.seed, self.size, self.batch_size, self.time = seed, size, batch_size, time
         self.label_dropout, self.truncation = label_dropout, truncation
         self.first = rank * batch_size // processes

@@ -32,10 +32,9 @@ from ..super_resolution import low_resolution
 from .checkpoint import Checkpoint, load_weights, optimizer_tensors, restore_optimizer
 from .draws import Draws, seed_of
 from .kernels import Kernels, kernels
-from .loss import DenoisingLoss, TimeDistribution, time_bins
+from .loss import DenoisingLoss, time_bins
 from .penalty import GAP, LipschitzPenalty
-from .plan import Plan, Tensors, device_of
-from .truncation import SoftTruncation
+from .plan import Plan, Tensors, device_of, laws_of_time
 
 __all__ = ["Learner", "ema_decay", "learning_rate"]
 
@@ -111,17 +110,13 @@ class Learner:
         fast = kernels(self.denoiser.network, self.device, config.precision)
         self.average = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
         self.sde = self.denoiser.sde
-        t_max = settled(config.t_max)
-        law = TimeDistribution(
-            config.time_distribution, self.sde, config.t_min, t_max, self.denoiser.visited
-        )
+        law, truncation = laws_of_time(config, self.denoiser)
         self.loss = DenoisingLoss(config.predict, config.weighting, law)
         self.penalty = None
         if config.lipschitz_weight:
             self.penalty = LipschitzPenalty(
                 self.denoiser, config.lipschitz_weight, settled(config.lipschitz_below)
             )
-        power = config.soft_truncation
         self.draws = Draws(
             config.seed,
             len(self.dataset.train),
@@ -130,7 +125,7 @@ class Learner:
             config.label_dropout,
             self.accelerator.process_index,
             self.accelerator.num_processes,
-            None if power is None else SoftTruncation(power, config.t_min, t_max),
+            truncation,
         )
         self.labels = self.dataset.train_labels if config.class_condition else None
         optimizer = torch.optim.AdamW(

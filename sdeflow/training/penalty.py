@@ -13,7 +13,8 @@ with the norm over a whole sample, and not squared: what is punished is what is 
 further random number is drawn. The second question rides along with the first, as further rows of
 one call, and costs the share of times below the threshold: a tenth.
 
-K is a difference divided by 1/1000: in bfloat16 rounding alone makes it some hundred.
+K is a difference divided by 1/1000: in bfloat16 rounding alone makes it some hundred. So
+`--precision auto` is float32 here.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ refused here.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..build import build_denoiser, build_sde
-from ..conditioning import default_threshold, read_edges, read_steepness
+from ..build import build_denoiser, build_sde, tables, written_out
+from ..conditioning import default_threshold
 from ..config import (
     ARCHITECTURE,
     PLACE,
@@ -27,15 +26,18 @@ from ..config import (
 )
 from ..data import Dataset, load_data
 from ..denoiser import Denoiser
+from ..options import flag
 from ..run import saved_model
 from ..sde import SDE
 from ..super_resolution import check_images
 from .checkpoint import Checkpoint, latest_checkpoint
 from .draws import seed_of
+from .loss import TimeDistribution
 from .penalty import GAP
 from .place import find_place
+from .truncation import SoftTruncation
 
-__all__ = ["RESUMED", "Plan", "Tensors", "device_of", "plan", "resolve"]
+__all__ = ["RESUMED", "Plan", "Tensors", "device_of", "laws_of_time", "plan", "resolve"]
 
 Tensors = dict[str, dict[str, Tensor]]
 RESUMED = ("model", "ema", "optimizer")
@@ -122,6 +124,7 @@ def _end(config: TrainConfig, sde: SDE) -> float:
         config.predict in ("noise", "score")
         or config.time_distribution in ("log-snr", "log-normal")
         or config.weighting == "likelihood"
+        or config.condition in ("log-snr", "edm")
     )
     return 0.999 if needs_signal and not sde.has_signal_at(1.0) else 1.0
 
@@ -130,13 +133,16 @@ def _precision(config: TrainConfig, images: bool) -> str:
     """The arithmetic of the network: the fastest that is safe on the device.
 
     bf16 where the hardware multiplies in it, on CPUs for images only: a training step of the
-    U-Nets takes 0.7 to 0.8 of its fp32 time there, that of a perceptron 0.93.
+    U-Nets takes 0.7 to 0.8 of its fp32 time there, that of a perceptron 0.93. A penalty on
+    steepness needs fp32: in bf16 it is rounding, divided by 1/1000.
     """
     device = device_of(config.device)
     if config.precision == "fp16" and device.type == "cpu":
         raise ValueError("--precision is fp16, which needs a GPU: choose bf16 or fp32")
     if config.precision != "auto":
         return config.precision
+    if config.lipschitz_weight:
+        return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if device.type == "cpu" and images and _cpu_has_bf16() else "fp32"
@@ -160,7 +166,8 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """Replace every "auto" by the value it stands for on these data.
 
     Raises:
-        ValueError: the device or the precision is not to be had here.
+        ValueError: the device or the precision is not to be had here, or a setting does not suit
+            the data.
     """
     sde = build_sde(config)
     steps, batch_size = _length(dataset)
@@ -182,18 +189,14 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         if values[name] is None:
             values[name] = value
     values["precision"] = _precision(config, len(dataset.train.shape) == 4)
-    edges = config.etsdm_edges
-    if (
-        (config.etsdm or config.shared_noise)
-        and edges not in ("time", "sigma", "log-snr")
-        and ":" not in edges
-    ):
-        values["etsdm_edges"] = json.dumps(read_edges(edges))  # the file may not be there later
-    if config.smooth_shape != "hyperbola" and not config.smooth_shape.startswith("power:"):
-        values["smooth_shape"] = json.dumps(read_steepness(config.smooth_shape))
-    resolved = TrainConfig.from_dict(values)
+    resolved = written_out(TrainConfig.from_dict(values))
     if resolved.class_condition and not dataset.num_classes:
         raise ValueError(f"--class-condition: {config.data} has no labels; leave it out")
+    if resolved.flips and len(dataset.data_shape) != 3:
+        raise ValueError(
+            f"--flips: {config.data} has samples of shape {dataset.data_shape}, and only images "
+            "can be mirrored; leave it out"
+        )
     if resolved.super_resolution:
         check_images(dataset.data_shape, resolved.super_resolution)
     below, t_max = resolved.lipschitz_below, settled(resolved.t_max)
@@ -204,13 +207,23 @@ def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return resolved
 
 
-def _adopt(config: TrainConfig, saved: TrainConfig, directory: Path) -> TrainConfig:
+def _adopt(
+    config: TrainConfig, saved: TrainConfig, directory: Path, warn: Callable[[str], None] | None
+) -> TrainConfig:
     """The settings to go on with: those given, and for each "auto" what the run had.
 
     Raises:
         ValueError: the network would be another one; names the options that differ.
     """
-    given, before = config.to_dict(), saved.to_dict()
+    before = saved.to_dict()
+    for name in tables(config):
+        path = getattr(config, name)
+        gone = not path.startswith("[") and not Path(path).exists()
+        if gone and name in tables(saved):
+            if warn:
+                warn(f"{flag(name)} {path} is gone: going on with what the run has of it")
+            config = config.replace({name: before[name]})
+    given = written_out(config).to_dict()
     for name, value in given.items():
         if value is None or (name in ("network", "size", "precision") and value == "auto"):
             given[name] = before[name]
@@ -224,6 +237,26 @@ def _adopt(config: TrainConfig, saved: TrainConfig, directory: Path) -> TrainCon
             f"--config {directory / 'config.yaml'}, or choose another --name"
         )
     return TrainConfig.from_dict({**given, "name": config.name})
+
+
+def laws_of_time(
+    config: TrainConfig, denoiser: Denoiser
+) -> tuple[TimeDistribution, SoftTruncation | None]:
+    """The law of training times, and that of a batch's smallest time, if it has one.
+
+    Args:
+        config: the settings, resolved.
+        denoiser: gives the process, and the times that are visited.
+
+    Raises:
+        ValueError: log-SNR is infinite where it is to be drawn from, or a power out of range.
+    """
+    t_max = settled(config.t_max)
+    law = TimeDistribution(
+        config.time_distribution, denoiser.sde, config.t_min, t_max, denoiser.visited
+    )
+    power = config.soft_truncation
+    return law, None if power is None else SoftTruncation(power, config.t_min, t_max)
 
 
 def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan:
@@ -243,7 +276,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
     if resume and (found := latest_checkpoint(directory / "checkpoints", RESUMED, warn)):
         checkpoint, tensors = found
         saved, _, _ = saved_model(checkpoint)
-        config = _adopt(config, saved, directory)
+        config = _adopt(config, saved, directory, warn)
         if warn:
             _say_changes(config, saved, warn)
     dataset = load_data(config.data, data_dir=config.data_dir, image_size=config.image_size)
@@ -257,6 +290,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
         denoiser = build_denoiser(config, shape, dataset.num_classes)
+    laws_of_time(config, denoiser)  # refuses what the learner would
     return Plan(config, dataset, denoiser, directory, checkpoint, tensors)
 
 

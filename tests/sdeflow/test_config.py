@@ -53,6 +53,12 @@ def test_values_come_as_yaml_and_flags_write_them() -> None:
         ({"smooth_shape": "power:3"}, ["--smooth-shape", "add --condition smooth"]),
         ({"etsdm_edges": "sigma"}, ["--etsdm-edges", "add --etsdm"]),
         ({"etsdm_threshold": 0.2}, ["--etsdm-threshold", "add --etsdm"]),
+        ({"etsdm": True, "condition": "none"}, ["--etsdm", "--condition none", "leave one"]),
+        (
+            {"etsdm": True, "etsdm_edges": "edges.json", "etsdm_intervals": 2},
+            ["--etsdm-intervals 2", "edges", "leave it out"],
+        ),
+        ({"label_dropout": 0.5}, ["--label-dropout", "add --class-condition"]),
         ({"lipschitz_weight": -1.0}, ["--lipschitz-weight", "at least 0"]),
         ({"lipschitz_weight": 1.0, "lipschitz_below": 2.0}, ["--lipschitz-below", "(0, 1)"]),
         ({"lipschitz_below": 0.1}, ["--lipschitz-below", "--lipschitz-weight"]),

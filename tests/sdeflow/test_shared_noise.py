@@ -62,6 +62,16 @@ def test_training_and_held_out_times_are_the_levels(tmp_path: Path) -> None:
     assert levels_in(heldout.t) == pytest.approx(LEVELS)
 
 
+@pytest.mark.parametrize("law", ["uniform", "log-snr", "log-normal"])
+def test_the_held_out_objective_is_that_of_the_law_of_times(tmp_path: Path, law: str) -> None:
+    # A fresh network answers 0: its error is |eps|^2 / d at all times, 1 on average.
+    learner = Learner(plan(settings(tmp_path, time_distribution=law)))
+    heldout = HeldOut(learner.loss, learner.dataset.heldout, None, learner.device, 256)
+    found = heldout.evaluate(learner.denoiser)
+    # Of d = 2 and 1024 probes to a bin, the means spread by 1/32; a bin may hold nearly all mass.
+    assert found.loss == pytest.approx(1, abs=5 / 32)
+
+
 class Exact(torch.nn.Module):
     """The noise prediction of Gaussian data, which remembers what it was asked."""
 

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from sdeflow.cli import cli
 from sdeflow.conditioning import ETSDM, Time
+from sdeflow.config import TrainConfig
+from sdeflow.report import describe
 from sdeflow.run import Run, load_run
 from sdeflow.sampling import sample
 
@@ -60,6 +62,28 @@ def test_the_sharing_can_be_another_one(runs: dict[bool, Run]) -> None:
 def test_refusals(runs: dict[bool, Run], values: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         runs[False].told(values)
+
+
+def test_a_list_of_edges_sets_intervals_and_threshold(
+    runs: dict[bool, Run], tmp_path: Path
+) -> None:
+    path = tmp_path / "edges.json"
+    path.write_text("[0.01, 0.05,0.2]")
+    uneven = runs[True].told({"etsdm_intervals": 3, "etsdm_threshold": 0.5})
+    listed = uneven.told({"etsdm_edges": str(path)})
+    path.unlink()
+    assert listed.denoiser.breaks == (0.01, 0.05, 0.2)
+    assert "shared in 3 intervals (E-TSDM, edges [0.01, 0.05, 0.2])" in describe(listed.config)
+    with pytest.raises(ValueError, match="--etsdm-intervals 2 with a list of edges"):
+        listed.told({"etsdm_intervals": 2})
+    even = listed.told({"etsdm_intervals": 2, "etsdm_edges": "time"})
+    assert even.denoiser.breaks == pytest.approx((0.05, 0.1))
+    assert "shared in 2 intervals (E-TSDM, edges time)" in describe(even.config)
+
+
+def test_captions_count_the_levels() -> None:
+    config = TrainConfig(shared_noise=True, etsdm_edges="[0.01, 0.1]")
+    assert "noise shared in 2 levels" in describe(config)
 
 
 def test_the_commands_do_what_the_library_does(runs: dict[bool, Run], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Diagnostics: gradients as one by one, K as the instrument has it, no trace in the weights."""
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def test_gradients_are_those_of_each_sample(tmp_path: Path, values: dict[str, An
         assert found.norm[index] == pytest.approx(float(norms.mean()), rel=1e-4)
         assert found.variance[index] == pytest.approx(float(norms.var()), rel=1e-2)
         assert found.noise[index] == pytest.approx(float(noise_of_one), rel=1e-3)
+
+
+def test_gradients_are_at_the_levels_where_noise_is_shared(tmp_path: Path) -> None:
+    learner, diagnostics = prepared(settings(tmp_path, etsdm=False, shared_noise=True))
+    t = diagnostics.t
+    assert t[t < 0.1].unique().tolist() == pytest.approx([1e-5, 0.02, 0.04, 0.06, 0.08])
+    assert torch.equal(learner.denoiser.visited(t), t)
+    found = diagnostics.diagnose(learner.denoiser, learner.average)
+    assert all(math.isfinite(norm) for norm in found.norm)
 
 
 def test_large_networks_are_taken_in_parts(

@@ -34,6 +34,12 @@ def test_processes_share_out_one_global_batch(processes: int) -> None:
     assert noise.shape == (50, 3, 4)
 
 
+def test_every_process_needs_a_sample() -> None:
+    with pytest.raises(ValueError, match=r"--batch-size is 3 over 4 processes.* at least 4"):
+        draws(3, 0, 4)
+    assert [len(draws(4, rank, 4).batch(0).index) for rank in range(4)] == [1] * 4
+
+
 def test_every_epoch_sees_every_sample_once() -> None:
     source = draws()
     rows = torch.cat([source.batch(step).index for step in range(7)])  # 350 rows, 5 epochs of 70

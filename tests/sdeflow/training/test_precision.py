@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from sdeflow import Denoiser, make_network, make_sde
 from sdeflow.config import TrainConfig
+from sdeflow.data import load_data
 from sdeflow.denoiser import PREDICTIONS
-from sdeflow.training import train
+from sdeflow.training import resolve, train
 
 ULP = 2.0**-8  # of bfloat16, relative
 
@@ -54,6 +55,18 @@ def test_the_first_layer_sees_all_digits_of_x() -> None:
         network(x, torch.tensor([0.1, 0.2], dtype=torch.float64))
     assert torch.equal(seen[0], x)
     assert seen[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("weight", "given", "expected"),
+    [(0.0, "auto", "bf16"), (1e-4, "auto", "fp32"), (1e-4, "bf16", "bf16")],
+)
+def test_a_penalty_on_steepness_is_not_left_to_rounding(
+    monkeypatch: pytest.MonkeyPatch, weight: float, given: str, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    config = TrainConfig(lipschitz_weight=weight, precision=given, device="cpu")
+    assert resolve(config, load_data("digits")).precision == expected
 
 
 def test_checkpointing_changes_nothing(tmp_path: Path) -> None:

@@ -204,6 +204,37 @@ def test_more_steps_go_on_and_a_finished_run_is_left_alone(tmp_path: Path) -> No
     assert_same(tmp_path / "run", tmp_path / "long")
 
 
+@pytest.mark.parametrize(
+    ("values", "name", "table", "other"),
+    [
+        ({"etsdm": True}, "etsdm_edges", "[0.01,0.05, 0.1]", "[0.02, 0.1]"),
+        ({"shared_noise": True}, "etsdm_edges", "[0.01,0.05, 0.1]", "[0.02, 0.1]"),
+        ({"condition": "smooth"}, "smooth_shape", "[[0.5, 2],[0.01, 50]]", "[[0.5, 3.0]]"),
+    ],
+    ids=["edges", "levels", "steepness"],
+)
+def test_a_table_resumes_from_its_file_its_text_and_without_the_file(
+    tmp_path: Path, values: dict[str, Any], name: str, table: str, other: str
+) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(table)
+    config = settings(tmp_path, steps=1, **values, **{name: str(path)})
+    saved = getattr(train(config).config, name)
+    more = config.replace({"resume": "auto", "steps": 2})
+    said: list[str] = []
+    assert getattr(plan(more, said.append).config, name) == saved
+    assert getattr(plan(more.replace({name: table}), said.append).config, name) == saved
+    assert not any("table" in line or "[" in line for line in said)
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(ValueError, match=rf"cannot resume .*{flag} .*\(was "):
+        plan(more.replace({name: other}))
+    with pytest.raises(ValueError, match=rf"cannot resume .*{flag} .*\(was "):
+        plan(more.replace({name: TrainConfig.from_dict({}).to_dict()[name]}))
+    path.unlink()
+    assert getattr(plan(more, said.append).config, name) == saved
+    assert f"{flag} {path} is gone" in said[-2]
+
+
 def test_pictures_are_drawn_while_training(tmp_path: Path) -> None:
     train(settings(tmp_path))
     samples = tmp_path / "run" / "samples"
@@ -249,6 +280,7 @@ def test_another_architecture_cannot_be_resumed(
         ({"precision": "fp16"}, ["fp16", "bf16"]),
         ({"network": "unet"}, ["unet", "mlp"]),
         ({"data": "moons", "image_size": 8}, ["image_size"]),
+        ({"data": "moons", "flips": True}, ["--flips", "moons", "(2,)", "images"]),
     ],
 )
 def test_bad_input_is_refused_and_nothing_written(
@@ -259,6 +291,43 @@ def test_bad_input_is_refused_and_nothing_written(
     assert all(word in str(caught.value) for word in words), caught.value
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "t_max"),
+    [
+        ({"condition": "log-snr"}, 0.999),
+        ({"condition": "edm", "etsdm": True, "etsdm_at": "right"}, 0.999),
+        ({"condition": "sigma"}, 1.0),
+        ({"condition": "log-snr", "t_max": 0.5}, 0.5),
+        ({"condition": "log-snr", "schedule": "linear"}, 1.0),
+        ({"condition": "log-snr", "sde": "ve", "schedule": "linear"}, 1.0),
+    ],
+)
+def test_training_ends_where_the_condition_is_finite(
+    tmp_path: Path, values: dict[str, Any], t_max: float
+) -> None:
+    base = {"schedule": "zero-snr", "predict": "velocity"}
+    planned = plan(settings(tmp_path, **{**base, **values}))
+    assert planned.config.t_max == t_max
+    told = planned.denoiser.conditioning(torch.tensor([t_max], dtype=torch.float64))
+    assert bool(torch.isfinite(told).all())
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"soft_truncation": 50.0}, ["soft_truncation=50", "[0, 20]"]),
+        ({"time_distribution": "log-snr", "schedule": "cosine", "t_max": 1.0}, ["t_max=0.999"]),
+        ({"time_distribution": "discrete", "t_min": 1e-5, "t_max": 1e-4}, ["discrete", "widen"]),
+    ],
+)
+def test_a_plan_refuses_laws_of_time_that_training_would(
+    tmp_path: Path, values: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        plan(settings(tmp_path, **values))
+    assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_names_are_not_overwritten(tmp_path: Path) -> None:
