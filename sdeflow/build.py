@@ -93,14 +93,37 @@ def build_network(
 
 
 def build_denoiser(
-    config: TrainConfig, data_shape: tuple[int, ...], num_classes: int = 0
+    config: TrainConfig,
+    data_shape: tuple[int, ...],
+    num_classes: int = 0,
+    network: nn.Module | None = None,
 ) -> Denoiser:
-    """Network, process and conditioning put together, with fresh weights.
+    """Network, process and conditioning put together.
+
+    Args:
+        config: the settings.
+        data_shape: shape of one sample.
+        num_classes: classes of the data; 0 for none.
+        network: the caller's own, where the settings say so; else one is made, with fresh weights.
 
     Raises:
-        ValueError: as `build_conditioning` and `build_network`.
+        ValueError: as `build_conditioning` and `build_network`; or a network of the caller's own
+            is missing, or is given to settings that name another.
     """
+    if (network is not None) != (config.network == "own"):
+        raise ValueError(
+            "network: this run has a network of its own in Python; give it, as in "
+            "sdeflow.load_run(run, network=...) or sdeflow.train(config, network=...)"
+            if network is None
+            else f"network: this run's is {config.network!r}, made by sdeflow; leave yours out"
+        )
     sde = build_sde(config)
     conditioning = build_conditioning(config, sde)
-    network = build_network(config, data_shape, num_classes)
+    if network is None:
+        network = build_network(config, data_shape, num_classes)
+    elif config.class_condition and getattr(network, "num_classes", 0) != num_classes:
+        raise ValueError(
+            f"network: its num_classes is {getattr(network, 'num_classes', None)}, the data have "
+            f"{num_classes} classes; set the attribute, and take label {num_classes} for none"
+        )
     return Denoiser(network, sde, conditioning, predict=config.predict, scale_input=True)

@@ -45,7 +45,7 @@ CONDITIONS = ("time", "smooth", "log-snr", "sigma", "edm", "none")
 PREDICTIONS = ("noise", "data", "score", "velocity")
 WEIGHTINGS = ("simple", "likelihood", "min-snr", "score-sigma2", "score")
 TIME_DISTRIBUTIONS = ("uniform", "stratified", "discrete", "log-snr", "log-normal")
-NETWORKS = ("auto", "unet", "mlp")
+NETWORKS = ("auto", "unet", "mlp", "own")
 EMBEDDINGS = ("sinusoidal", "fourier", "table")
 SIZES = ("auto", "tiny", "small", "base", "paper")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -152,7 +152,11 @@ class TrainConfig:
         auto="1, or 0.999 where alpha(1) = 0 and the loss, the density of t or the condition "
         "would be infinite",
     )
-    network: str = option("auto", "network; auto: unet for images, else mlp", choices=NETWORKS)
+    network: str = option(
+        "auto",
+        "network; auto: unet for images, else mlp; own: one given to sdeflow.train in Python",
+        choices=NETWORKS,
+    )
     size: str = option("auto", "size of the network", choices=SIZES)
     embedding: str = option(
         "sinusoidal",

@@ -26,6 +26,8 @@ from .files import read_bytes
 from .options import unknown
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .denoiser import Denoiser
     from .training.checkpoint import Checkpoint
 
@@ -200,6 +202,7 @@ def load_run(
     *,
     root: str | Path = "runs",
     step: int | None = None,
+    network: nn.Module | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Run:
     """Load a run's model.
@@ -208,10 +211,12 @@ def load_run(
         run: a run directory, or the name of one under `root`.
         root: where named runs are.
         step: which checkpoint; None for the latest that is whole.
+        network: the network, where it was the caller's own; gets the averaged weights.
         warn: told, in a line, when the latest is damaged and an older one is used.
 
     Raises:
-        ValueError: no such run, no checkpoint in it, or only damaged ones.
+        ValueError: no such run, no checkpoint in it, or only damaged ones; or a network that is
+            missing, given where none is needed, or does not fit the weights.
     """
     from .build import build_denoiser
     from .training.checkpoint import latest_checkpoint, load_checkpoint, load_weights
@@ -229,7 +234,7 @@ def load_run(
         checkpoint = load_checkpoint(checkpoints / f"step-{step:08d}")
         tensors = checkpoint.tensors("ema")
     config, shape, classes = saved_model(checkpoint)
-    denoiser = build_denoiser(config, shape, classes)
+    denoiser = build_denoiser(config, shape, classes, network)
     try:
         load_weights(denoiser.network, tensors)
     except ValueError as error:

@@ -3,7 +3,7 @@
 Images go affinely from their integer range to [-1, 1]; floats (latents, say) stay as they are.
 """
 
-from .dataset import Dataset, load_data
+from .dataset import Dataset, from_tensors, load_data
 from .readers import read_folder, read_idx, read_npz
 from .resize import resize_images
 from .toys import TOYS, draw_toy
@@ -12,6 +12,7 @@ __all__ = [
     "TOYS",
     "Dataset",
     "draw_toy",
+    "from_tensors",
     "load_data",
     "read_folder",
     "read_idx",

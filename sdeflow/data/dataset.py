@@ -18,7 +18,7 @@ from .readers import images_from_bytes, read_folder, read_idx, read_npz
 from .resize import resize_images
 from .toys import TOYS, draw_toy
 
-__all__ = ["Dataset", "load_data"]
+__all__ = ["Dataset", "from_tensors", "load_data"]
 
 NAMES = ("digits", "fashion-mnist", *TOYS)
 PREFIXES = ("folder:", "npz:", "idx:")
@@ -89,6 +89,11 @@ def load_data(
         ValueError: For an unknown name (with the nearest), files that are missing or damaged,
             images of mixed sizes, or an argument that does not suit the data.
     """
+    if name == "own":
+        raise ValueError(
+            "data = 'own': this run was given its data in Python, and they are not kept; give "
+            "them again there"
+        )
     prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
     if prefix is None and name not in NAMES:
         known = {n: n for n in NAMES} | {
@@ -123,8 +128,45 @@ def load_data(
         x = _images(values, image_size)
         return _split(name, x, labels, heldout, is_image=True, flips=x.shape[1] == 3)
     x = _floats(path, values, image_size)
-    drawable = x.ndim == 4 and x.shape[1] in (1, 3) and len(x) > 0 and float(x.abs().max()) <= 1
-    return _split(name, x, labels, heldout, is_image=drawable)
+    return _split(name, x, labels, heldout, is_image=_drawable(x))
+
+
+def from_tensors(
+    x: Tensor, labels: Tensor | None = None, *, name: str = "own", heldout: int | None = None
+) -> Dataset:
+    """A data set of samples in memory.
+
+    Args:
+        x: Samples, floating point, shape (N, ...); images (N, 1 or 3, H, W) in [-1, 1].
+        labels: Their classes from 0 on, integers, shape (N,); None for none.
+        name: What runs and captions call it.
+        heldout: Number of samples to hold out; a tenth and at most 10,000 by default.
+
+    Raises:
+        ValueError: For samples or labels of another kind or shape, or that are not finite.
+    """
+    if not x.is_floating_point() or x.dim() < 2:
+        raise ValueError(
+            f"x is {x.dtype} of shape {tuple(x.shape)}: give floats (N, ...); images of bytes are "
+            "x / 127.5 - 1"
+        )
+    samples = x.detach().cpu().float()
+    if not torch.isfinite(samples).all():
+        raise ValueError("x has values that are not finite in float32")
+    if labels is not None and (
+        labels.shape != x.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0
+    ):
+        raise ValueError(
+            f"labels is {labels.dtype} of shape {tuple(labels.shape)}: give integers from 0 on, "
+            f"shape ({len(x)},)"
+        )
+    classes = None if labels is None else labels.detach().cpu().numpy().astype(np.int64)
+    return _split(name, samples, classes, heldout, is_image=_drawable(samples))
+
+
+def _drawable(x: Tensor) -> bool:
+    """Whether samples are pictures with values in [-1, 1]."""
+    return x.ndim == 4 and x.shape[1] in (1, 3) and len(x) > 0 and float(x.abs().max()) <= 1
 
 
 def _digits(image_size: int | None, heldout: int) -> Dataset:

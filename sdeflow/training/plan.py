@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..build import build_denoiser, build_sde, tables, written_out
 from ..conditioning import default_threshold
@@ -24,7 +24,7 @@ from ..config import (
     TrainConfig,
     settled,
 )
-from ..data import Dataset, load_data
+from ..data import Dataset, from_tensors, load_data
 from ..denoiser import Denoiser
 from ..options import flag
 from ..run import saved_model
@@ -259,17 +259,35 @@ def laws_of_time(
     return law, None if power is None else SoftTruncation(power, config.t_min, t_max)
 
 
-def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan:
+def plan(
+    config: TrainConfig,
+    warn: Callable[[str], None] | None = None,
+    *,
+    network: nn.Module | None = None,
+    data: Dataset | Tensor | None = None,
+) -> Plan:
     """Work out a run; nothing is written.
 
     Args:
         config: the settings.
         warn: told, a line at a time, of what the user should know.
+        network: the caller's own network, in place of the one that the settings name.
+        data: the caller's own data, likewise: samples (N, ...), or a `Dataset`.
 
     Raises:
         ValueError: anything wrong with the settings, the data or the run to go on with.
     """
     device_of(config.device)
+    if network is not None:
+        if config.network not in ("auto", "own"):
+            raise ValueError(
+                f"network: one is given, and the settings name {config.network!r} too"
+            )
+        config = config.replace({"network": "own"})
+    dataset = None
+    if data is not None:
+        dataset = data if isinstance(data, Dataset) else from_tensors(data)
+        config = config.replace({"data": dataset.name})
     directory, resume = find_place(config)
     checkpoint: Checkpoint | None = None
     tensors: Tensors = {}
@@ -279,7 +297,8 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
         config = _adopt(config, saved, directory, warn)
         if warn:
             _say_changes(config, saved, warn)
-    dataset = load_data(config.data, data_dir=config.data_dir, image_size=config.image_size)
+    if dataset is None:
+        dataset = load_data(config.data, data_dir=config.data_dir, image_size=config.image_size)
     config = resolve(config, dataset)
     shape = tuple(dataset.train.shape[1:])
     if checkpoint and list(shape) != checkpoint.state["data_shape"]:
@@ -289,7 +308,7 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
-        denoiser = build_denoiser(config, shape, dataset.num_classes)
+        denoiser = build_denoiser(config, shape, dataset.num_classes, network)
     laws_of_time(config, denoiser)  # refuses what the learner would
     return Plan(config, dataset, denoiser, directory, checkpoint, tensors)
 

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
 
 from ..config import TrainConfig, settled
+from ..data import Dataset
 from ..run import Run
 from .checkpoint import latest_checkpoint
 from .interrupt import StopRequest, TrainingInterrupted
@@ -34,6 +36,8 @@ LINES = 200  # of training metrics in a run
 def train(
     config: TrainConfig,
     *,
+    network: nn.Module | None = None,
+    data: Dataset | Tensor | None = None,
     say: Callable[[str], None] | None = None,
     progress: bool | None = None,
 ) -> Run:
@@ -41,6 +45,12 @@ def train(
 
     Args:
         config: the settings.
+        network: a module of the caller's own, F(x, c) or F(x, c, label): x (B, ...), c (B,) what
+            it is told of the time (`config.condition`, shared with `config.etsdm`); answers in
+            the shape of x. It is trained as it is, from the weights it has. Its run is loaded by
+            `load_run(run, network=...)`.
+        data: the caller's own samples, (N, ...), a tenth of them held out, or a `Dataset`
+            (`sdeflow.data.from_tensors`) with labels.
         say: told of what happens, a line at a time; nothing by default.
         progress: whether to show a progress bar on stderr; None: when that is a terminal.
 
@@ -56,7 +66,7 @@ def train(
     """
     # The launcher numbers the processes; only the first speaks, from the start.
     tell = say if say and os.environ.get("RANK", "0") == "0" else _silence
-    planned = plan(config, tell)
+    planned = plan(config, tell, network=network, data=data)
     learner = Learner(planned)
     # The learner has what it needs of the checkpoint; its tensors need not stay in memory.
     planned = dataclasses.replace(planned, tensors={})

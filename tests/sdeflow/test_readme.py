@@ -54,3 +54,19 @@ def test_citation_names_the_paper():
     from sdeflow import __version__
 
     assert citation["version"] == __version__
+
+
+def test_every_block_of_the_library_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(block, "library.md", "exec"), names)
+    torch.testing.assert_close(names["again"].x, names["samples"].x[:8], atol=1e-2, rtol=0)
+    assert (tmp_path / "runs" / "circle" / "config.yaml").is_file()
+    assert {"steepness/lipschitz.png", "budget/budget.png"} <= {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*.png")
+    }
+    # sigma = t starts flat: the derivative in time of smooth data stays bounded.
+    assert names["mine"].sigma(torch.tensor([0.25], dtype=torch.float64)).item() == 0.25
