@@ -5,7 +5,7 @@ A run is the map
     (data, SDE, condition c(t), network F, weight w(t), density of t, optimiser, seed) -> weights,
 
 and `TrainConfig` holds exactly the left-hand side. A value of None means "chosen from the data and
-the network"; `sdeflow.training.train` resolves those and writes the result into ``config.yaml``,
+the rest"; `sdeflow.training.train` resolves those and writes the result into ``config.yaml``,
 so that the file alone reproduces the run. This module imports neither torch nor numpy at its top
 level: the command line reads the options from here.
 """
@@ -184,15 +184,15 @@ class TrainConfig:
         None, "mirror images at random", auto="where the data set allows it"
     )
     steps: int | None = option(
-        None, "number of optimiser steps", unit="steps", auto="by data and network"
+        None, "number of optimiser steps", unit="steps", auto="by data, 1200 to 4000"
     )
     batch_size: int | None = option(
-        None, "samples a step, over all processes", unit="samples", auto="by data and network"
+        None, "samples a step, over all processes", unit="samples", auto="by data, 64 to 256"
     )
-    lr: float | None = option(None, "peak learning rate of AdamW", auto="by data and network")
+    lr: float | None = option(None, "peak learning rate of AdamW", auto="0.001")
     lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=LR_SCHEDULES)
     warmup: int | None = option(
-        None, "linear warm-up", unit="steps", auto="a twentieth of the steps, at most 1000"
+        None, "linear warm-up", unit="steps", auto="a twelfth of the steps, at most 1000"
     )
     weight_decay: float = option(0.01, "decoupled weight decay of AdamW")
     clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
@@ -200,7 +200,7 @@ class TrainConfig:
         None,
         "decay of the exponential moving average of the weights",
         unit="in [0, 1)",
-        auto="by the number of steps",
+        auto="0.999",
     )
     precision: str = option(
         "auto",

@@ -26,6 +26,15 @@ def _as_before(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
     return {**before, **{name: values[name] for name in keep}}
 
 
+def _unpenalised(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """A penalty that is switched off here takes along the threshold that was saved with it."""
+    given = click.core.ParameterSource.COMMANDLINE
+    off = ctx.get_parameter_source("lipschitz_weight") is given and not values["lipschitz_weight"]
+    if off and ctx.get_parameter_source("lipschitz_below") is not given:
+        return {**values, "lipschitz_below": None}
+    return values
+
+
 @click.command("train")
 @train_options()
 @click.option("--dry-run", is_flag=True, help="Check everything, print the settings, and stop.")
@@ -36,7 +45,7 @@ def command(ctx: click.Context, /, dry_run: bool, as_json: bool, **values: Any) 
 
     Examples: `sdeflow train --sde vp --etsdm`; `sdeflow train --data fashion-mnist --steps 2000`.
     """
-    config = TrainConfig.from_dict(_as_before(ctx, values))
+    config = TrainConfig.from_dict(_unpenalised(ctx, _as_before(ctx, values)))
     if dry_run:
         from sdeflow.training import plan
 

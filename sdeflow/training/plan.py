@@ -224,6 +224,8 @@ def _adopt(
                 warn(f"{flag(name)} {path} is gone: going on with what the run has of it")
             config = config.replace({name: before[name]})
     given = written_out(config).to_dict()
+    if not config.lipschitz_weight:  # a threshold of no penalty
+        before["lipschitz_below"] = None
     for name, value in given.items():
         if value is None or (name in ("network", "size", "precision") and value == "auto"):
             given[name] = before[name]

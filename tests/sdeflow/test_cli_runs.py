@@ -80,6 +80,26 @@ def test_resume_takes_the_runs_own_settings(trained, tmp_path):
     assert longer["config"]["batch_size"] == 16
 
 
+@pytest.mark.parametrize("how", ["run", "config", "auto"])
+def test_a_penalty_is_switched_off_with_its_threshold(how, tmp_path):
+    args = [*QUICK, "--data", "mixture", "--out", tmp_path, "--name", "penalised"]
+    assert run("train", *args, "--lipschitz-weight", 1e-4).exit_code == 0
+    saved = tmp_path / "penalised"
+    source = {
+        "run": ["--resume", saved],
+        "config": ["--config", saved / "config.yaml", "--out", tmp_path, "--name", "other"],
+        "auto": [*args, "--resume", "auto"],
+    }[how]
+    more = [*source, "--steps", 8, "--dry-run"]
+    planned = as_json("train", *more, "--lipschitz-weight", 0)["config"]
+    assert (planned["lipschitz_weight"], planned["lipschitz_below"]) == (0, None)
+    refused = run("train", *more, "--lipschitz-weight", 0, "--lipschitz-below", 0.05)
+    assert refused.exit_code == 2
+    assert "--lipschitz-below without --lipschitz-weight" in refused.stderr
+    kept = as_json("train", *more, "--lipschitz-weight", 1e-3)["config"]
+    assert kept["lipschitz_below"] == 0.1
+
+
 def test_dry_run_writes_nothing(tmp_path):
     plan = as_json("train", *QUICK, "--dry-run", "--out", tmp_path)
     assert plan["data_shape"] == [1, 8, 8]

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sdeflow.config import PLACE, TrainConfig, load_config, options, save_config
+from sdeflow.config import PLACE, TrainConfig, load_config, options, save_config, settled
+from sdeflow.data import load_data
+from sdeflow.training import resolve
 
 
 def test_round_trip_through_plain_values_and_yaml(tmp_path: Path) -> None:
@@ -100,6 +102,18 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
         load_config(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [None, 240, 60_000])
+def test_the_words_for_auto_are_what_is_chosen(steps: int | None) -> None:
+    words = {option.name: option.auto for option in options()}
+    chosen = resolve(TrainConfig(data="moons", steps=steps), load_data("moons"))
+    assert words["lr"] == f"{chosen.lr:g}"
+    assert words["ema"] == f"{chosen.ema:g}"
+    assert words["warmup"] == "a twelfth of the steps, at most 1000"
+    assert chosen.warmup == min(1000, settled(chosen.steps) // 12)
+    assert words["checkpoint_every"] == "a tenth of the steps, at most 5000"
+    assert chosen.checkpoint_every == min(5000, settled(chosen.steps) // 10)
 
 
 def test_every_option_explains_itself() -> None:
