@@ -5,9 +5,9 @@ A run is the map
     (data, SDE, condition c(t), network F, weight w(t), density of t, optimiser, seed) -> weights,
 
 and `TrainConfig` holds exactly the left-hand side. A value of None means "chosen from the data and
-the rest"; `sdeflow.training.train` resolves those and writes the result into ``config.yaml``,
-so that the file alone reproduces the run. This module imports neither torch nor numpy at its top
-level: the command line reads the options from here.
+the other settings"; `sdeflow.training.train` resolves those and writes the result into
+``config.yaml``, so that the file alone reproduces the run. This module imports neither torch nor
+numpy at its top level: the command line reads the options from here.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
     from .denoiser import Denoiser
     from .training.checkpoint import Checkpoint
 
-__all__ = ["Run", "RunInfo", "find_run", "latest_run", "list_runs", "load_run", "saved_model"]
+__all__ = [
+    "Run",
+    "RunInfo",
+    "find_run",
+    "latest_run",
+    "list_runs",
+    "load_run",
+    "named",
+    "run_info",
+    "saved_model",
+]
 
 LARGEST_SAMPLE, MOST_CLASSES = 2**26, 2**20  # elements, classes: beyond, a file is not believed
 
@@ -137,8 +148,8 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _info(path: Path) -> RunInfo:
-    """What ``run.json`` says; a missing or damaged one leaves gaps."""
+def run_info(path: Path) -> RunInfo:
+    """What a run's ``run.json`` says; a missing or damaged one leaves gaps."""
     try:
         record = json.loads(read_bytes(path / "run.json"))
     except (OSError, ValueError, RecursionError):
@@ -159,13 +170,23 @@ def _info(path: Path) -> RunInfo:
     )
 
 
+def _is_run(path: Path) -> bool:
+    return (path / "run.json").is_file() or (path / "checkpoints").is_dir()
+
+
+def named(path: str | Path) -> Path:
+    """A path that ends in the name of its directory: `.` and `..` are spelt out."""
+    path = Path(path)
+    return Path(os.path.abspath(path)) if path.name in ("", "..") else path
+
+
 def list_runs(root: str | Path = "runs") -> list[RunInfo]:
     """The runs under a directory, the latest changed last; empty where there is no directory."""
     root = Path(root)
     found = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if (path / "run.json").is_file() or (path / "checkpoints").is_dir():
-            found.append(_info(path))
+        if _is_run(path):
+            found.append(run_info(path))
     return sorted(found, key=lambda info: info.updated)
 
 
@@ -187,11 +208,17 @@ def find_run(run: str | Path, root: str | Path = "runs") -> Path:
     Raises:
         ValueError: there is none; names the nearest.
     """
-    path = Path(run)
-    if path.is_dir():
-        return path
-    if len(path.parts) == 1 and (Path(root) / path).is_dir():
-        return Path(root) / path
+    path = named(run)
+    places = [path, Path(root) / path] if len(path.parts) == 1 else [path]
+    for place in places:
+        if _is_run(place):
+            return place
+    for place in places:
+        if place.is_dir():
+            raise ValueError(
+                f"{place} is no run, it has no run.json and no checkpoints: give a run directory, "
+                "or train one with `sdeflow train`"
+            )
     near = nearest(path.name, [info.name for info in list_runs(root)])
     hint = f"did you mean {Path(root) / near}?" if near else "train one with `sdeflow train`"
     raise ValueError(f"there is no run {run}: {hint}")

@@ -9,7 +9,7 @@ import click
 
 from sdeflow.cli.options import common, emit, progress_bar
 from sdeflow.config import TrainConfig, load_config
-from sdeflow.run import RunInfo, find_run, latest_run, list_runs
+from sdeflow.run import RunInfo, find_run, latest_run, list_runs, run_info
 
 root_option = click.option(
     "--root", default="runs", show_default=True, help="Directory in which runs are kept."
@@ -75,7 +75,7 @@ def list_command(root: str, as_json: bool) -> None:
 def show_command(run: str | None, root: str, as_json: bool) -> None:
     """Show one RUN (a directory, or a name under --root; default: the latest) in full."""
     path = find_run(run, root) if run else latest_run(root)
-    (info,) = (info for info in list_runs(path.parent) if info.path == path)
+    info = run_info(path)
     entry = _entry(info)
     entry["record"] = info.record
     entry["checkpoints"] = sorted(p.name for p in path.glob("checkpoints/step-*"))

@@ -55,14 +55,14 @@ def command(ctx: click.Context, /, dry_run: bool, as_json: bool, **values: Any) 
 
     with permanent():
         from sdeflow.report import write_run_figures
-        from sdeflow.run import list_runs
+        from sdeflow.run import run_info
         from sdeflow.training import train
 
     run = train(config, say=note, progress=False if as_json else None)
     if os.environ.get("RANK", "0") != "0":  # the first of a launcher's processes alone writes
         return
     figures = write_run_figures(run.path)
-    (info,) = (info for info in list_runs(run.path.parent) if info.path == run.path)
+    info = run_info(run.path)
     result = {
         "run": run.path,
         "step": run.step,

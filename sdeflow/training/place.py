@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config import TrainConfig, shape_name
 from ..locks import holder, locked
+from ..run import named
 from .checkpoint import checkpoint_steps
 
 __all__ = ["claim", "default_name", "find_place"]
@@ -49,7 +50,7 @@ def find_place(config: TrainConfig) -> tuple[Path, bool]:
         ValueError: there is nothing to resume, or a run of that name.
     """
     if config.resume not in ("never", "auto"):
-        directory = Path(config.resume)
+        directory = named(config.resume)
         if not checkpoint_steps(directory / "checkpoints"):
             raise ValueError(
                 f"--resume is {config.resume}: no checkpoint is there; give a run directory, "

@@ -98,6 +98,6 @@ def test_changed_results_are_found(run: Path) -> None:
 
 
 def test_nothing_to_verify_is_said(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     with pytest.raises(ValueError, match="nothing to verify"):
         verify_run(tmp_path / "empty")

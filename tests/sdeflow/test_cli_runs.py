@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,33 @@ def test_runs_are_listed_and_shown(trained):
     assert shown["config"] == printed["config"] | {"out": "runs", "name": None}
     assert shown == as_json("runs", "show", "--root", path.parent)
     assert run("runs", "list", "--root", path.parent / "nowhere").exit_code == 0
+
+
+def test_a_run_is_found_from_inside_and_through_its_parent(trained, tmp_path, monkeypatch):
+    copied = Path(shutil.copytree(trained[0], tmp_path / "runs" / "tiny"))
+    monkeypatch.chdir(copied)
+    shown = as_json("runs", "show", ".")
+    assert (shown["name"], shown["path"]) == ("tiny", str(copied))
+    assert as_json("runs", "show", "checkpoints/..")["name"] == "tiny"
+    longer = as_json("train", "--resume", ".", "--steps", 8)
+    assert (longer["run"], longer["step"]) == (str(copied), 8)
+    assert json.loads((copied / "run.json").read_text())["name"] == "tiny"
+    args = ["--solver", "ddim", "--steps", 2, "--count", 1, "--out", tmp_path / "out"]
+    as_json("sample", ".", *args)
+    about = json.loads((tmp_path / "out" / "summary.json").read_text())["about"]
+    assert about.startswith("tiny, 8 steps")
+
+
+def test_a_directory_that_is_no_run_is_refused_and_hides_none(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    refused = run("runs", "show", "tiny")
+    assert refused.exit_code == 2
+    assert "tiny is no run" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    root = trained[0].parent
+    assert as_json("runs", "show", "tiny", "--root", root)["path"] == str(trained[0])
+    assert run("runs", "show", root).exit_code == 2
 
 
 def test_solvers_lists_every_sampler():
