@@ -59,7 +59,8 @@ class LipschitzStudy:
             t' lies beyond a jump), mean, error, median, maximum, per_sigma, per_log_snr (the mean
             as a rate in sigma and in log-SNR; None where it is no rate).
         jumps: a row per prediction and break, with keys prediction, t, sigma, log_snr, mean,
-            error, median, maximum, and per_step, the mean divided by 1/1000: K(t, t') across it.
+            error, median, maximum, per_step, the mean divided by 1/1000: K(t, t') across it, and
+            per_sigma and per_log_snr, that as a rate in sigma and in log-SNR.
         settings: samples, seed and dtype of the measurement.
     """
 
@@ -189,7 +190,9 @@ def lipschitz_study(
         for (prediction, _, _), values in norms.items():
             found = statistics(values)
             where = {"prediction": prediction, **place(probe.model, t)}
-            jumps.append({**where, **found, "per_step": found["mean"] / JUMP_STEP})
+            per_step = found["mean"] / JUMP_STEP
+            rates = _rates(probe.model, t, None, "jump", per_step)
+            jumps.append({**where, **found, "per_step": per_step, **rates})
         if progress:
             progress((len(times) + i + 1) / (len(times) + len(breaks)))
     settings = {"count": count, "seed": seed, "dtype": str(probe.dtype).removeprefix("torch.")}
