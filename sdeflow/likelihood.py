@@ -36,7 +36,7 @@ from .denoiser import Predictor
 from .dynamics import ProbabilityFlow
 from .oracle import Oracle
 from .plan import Plan, make_plan
-from .samplers import DEFAULT_SOLVER
+from .samplers import DEFAULT_SOLVER, find_sampler
 
 __all__ = [
     "Likelihood",
@@ -113,6 +113,8 @@ def log_likelihood(
         raise ValueError(f"divergence={divergence!r}: choose exact or hutchinson")
     if draws < 1:
         raise ValueError(f"draws={draws}: need at least 1")
+    if not find_sampler(solver).adaptive:
+        raise ValueError(f"solver={solver!r}: needs an adaptive Runge-Kutta method, like dopri5")
     plan = make_plan(
         denoiser,
         solver=solver,
@@ -128,7 +130,7 @@ def log_likelihood(
         breaks=breaks,
         max_evaluations=max_evaluations,
     ).reversed()
-    if plan.sampler.kind != "ode" or plan.sampler.multistep or plan.times is not None:
+    if plan.sampler.kind != "ode" or plan.sampler.multistep:
         raise ValueError(f"solver={solver!r}: needs an adaptive Runge-Kutta method, like dopri5")
     x = x.to(device_of(denoiser))
     labels = labels_of(label, len(x), denoiser)
