@@ -34,6 +34,7 @@ from .batches import batches, device_of, labels_of
 from .chart import Chart
 from .denoiser import Predictor
 from .dynamics import ProbabilityFlow
+from .modes import evaluated
 from .oracle import Oracle
 from .plan import Plan, make_plan
 from .samplers import DEFAULT_SOLVER, find_sampler
@@ -73,6 +74,7 @@ class Likelihood:
     settings: dict[str, Any]
 
 
+@evaluated
 def log_likelihood(
     denoiser: Predictor,
     x: Tensor,

@@ -26,6 +26,7 @@ from .batches import Progress, batches, device_of, labels_of
 from .chart import Chart
 from .denoiser import Predictor
 from .dynamics import ReverseSDE
+from .modes import evaluated
 from .plan import Plan, make_plan
 from .ratio_measure import chart_measure
 from .samplers import DEFAULT_SOLVER, find_sampler
@@ -36,6 +37,7 @@ from .super_resolution import Paired
 __all__ = ["Samples", "encode", "sample"]
 
 
+@evaluated
 def sample(
     denoiser: Predictor,
     shape: tuple[int, ...] | None = None,
@@ -168,6 +170,7 @@ def sample(
     return out
 
 
+@evaluated
 def encode(
     denoiser: Predictor,
     x: Tensor,
@@ -190,8 +193,8 @@ def encode(
 ) -> Samples:
     """The probability flow run forwards: from x at t_min to the latent at t_max.
 
-    Arguments are those of `sample`, but tolerances are 1e-5 by default; x is (N, ...). The latents come back at the scale of x(t_max):
-    divided by `sde.prior_scale(t_max)` they are what `sample(noise=...)` takes.
+    Arguments are those of `sample`, but tolerances are 1e-5 by default; x is (N, ...). The latents
+    come back at the scale of x(t_max): divided by `sde.prior_scale(t_max)` they are what `sample(noise=...)` takes.
 
     Raises:
         ValueError: as `sample`, or a stochastic solver.

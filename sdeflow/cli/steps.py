@@ -169,7 +169,6 @@ def _settings(values: dict[str, Any]) -> list[Setting]:
     from itertools import product
 
     from sdeflow.instruments.step_sizes import Setting
-
     from sdeflow.samplers import find_sampler
 
     charts = {name: values["chart"] or _charts(name) for name in values["solver"]}

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..denoiser import PREDICTIONS, Predictor
+from ..modes import evaluated
 from .derivative import differentiable, predictions, time_derivative
 from .power_law import Exponent, fit_exponent
 from .probe import Probe, place, statistics
@@ -117,6 +118,7 @@ def time_grid(low: float, high: float, points: int) -> Array:
     return np.geomspace(low, high, points)
 
 
+@evaluated
 def lipschitz_study(
     model: Predictor,
     x_0: Tensor | None = None,
@@ -253,6 +255,7 @@ def _rates(
     }
 
 
+@evaluated
 def singular_exponent(
     model: Predictor,
     x_0: Tensor | None = None,
