@@ -26,6 +26,7 @@ from typing import IO, Any
 
 __all__ = [
     "SUMS",
+    "check_place",
     "flush_directory",
     "flushed",
     "moved",
@@ -154,6 +155,26 @@ def together(directory: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_place(directory: Path) -> None:
+    """Refuse a directory whose files results may not replace: see `together`.
+
+    Raises:
+        ValueError: it is a training run, or holds files and no `SUMS` of earlier results.
+    """
+    if (directory / "run.json").exists() or (directory / "checkpoints").exists():
+        raise ValueError(
+            f"{directory} is a training run, whose files results would replace: give another "
+            f"directory, such as {directory / 'results'}"
+        )
+    if directory.is_dir() and not (directory / SUMS).exists():
+        others = sorted(item.name for item in directory.iterdir() if item.is_file())
+        if others:
+            raise ValueError(
+                f"{directory} holds files that are no earlier results, such as {others[0]}: give "
+                f"a new directory, such as {directory / 'results'}"
+            )
 
 
 def moved(files: Mapping[str, Path], place: Path, directory: Path) -> dict[str, Path]:

@@ -34,9 +34,10 @@ from .batches import batches, device_of, labels_of
 from .chart import Chart
 from .denoiser import Predictor
 from .dynamics import ProbabilityFlow
+from .modes import evaluated
 from .oracle import Oracle
 from .plan import Plan, make_plan
-from .samplers import DEFAULT_SOLVER
+from .samplers import DEFAULT_SOLVER, find_sampler
 
 __all__ = [
     "Likelihood",
@@ -73,6 +74,7 @@ class Likelihood:
     settings: dict[str, Any]
 
 
+@evaluated
 def log_likelihood(
     denoiser: Predictor,
     x: Tensor,
@@ -113,6 +115,8 @@ def log_likelihood(
         raise ValueError(f"divergence={divergence!r}: choose exact or hutchinson")
     if draws < 1:
         raise ValueError(f"draws={draws}: need at least 1")
+    if not find_sampler(solver).adaptive:
+        raise ValueError(f"solver={solver!r}: needs an adaptive Runge-Kutta method, like dopri5")
     plan = make_plan(
         denoiser,
         solver=solver,
@@ -128,7 +132,7 @@ def log_likelihood(
         breaks=breaks,
         max_evaluations=max_evaluations,
     ).reversed()
-    if plan.sampler.kind != "ode" or plan.sampler.multistep or plan.times is not None:
+    if plan.sampler.kind != "ode" or plan.sampler.multistep:
         raise ValueError(f"solver={solver!r}: needs an adaptive Runge-Kutta method, like dopri5")
     x = x.to(device_of(denoiser))
     labels = labels_of(label, len(x), denoiser)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,6 +105,8 @@ def make_plan(
         ValueError: an argument out of range, unknown, or that the sampler cannot use.
     """
     sampler = find_sampler(solver)
+    if steps is not None or grid is not None or not sampler.adaptive:
+        _no_control(sampler, {"rtol": rtol, "atol": atol, "controller": controller})
     rtol = sampler.tolerance if rtol is None else rtol
     atol = sampler.tolerance if atol is None else atol
     for name, value in [("rtol", rtol), ("atol", atol)]:
@@ -167,6 +170,19 @@ def make_plan(
         max_evaluations,
         points,
     )
+
+
+def _no_control(sampler: Sampler, given: dict[str, Any]) -> None:
+    """Refuse what controls the steps where they are fixed; the default control is none."""
+    for name, value in given.items():
+        if value is None or (name == "controller" and value == "pi"):
+            continue
+        remedy = "leave out either"
+        if not sampler.adaptive:
+            remedy = f"{sampler.name} takes no others, so use steps, or another solver"
+        raise ValueError(
+            f"{name}={getattr(value, 'name', value)}: has no effect on fixed steps; {remedy}"
+        )
 
 
 def _starts_from_noise(

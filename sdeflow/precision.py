@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["in_float64", "own_precision"]
+__all__ = ["check_float64", "in_float64", "own_precision"]
 
 _Model = TypeVar("_Model")
 
@@ -35,3 +36,30 @@ def in_float64(model: _Model) -> _Model:
     made = copy.deepcopy(model)
     devices = {parameter.device.type for parameter in made.parameters()}
     return (made.cpu() if "mps" in devices else made).double()
+
+
+def check_float64(model: Any, shape: Sequence[int], label: int | Tensor | None = None) -> None:
+    """Ask a copy of a model in float64 once, for tight solutions.
+
+    Args:
+        model: what `in_float64` gave.
+        shape: shape of one sample.
+        label: class, one for all or one a sample, or None.
+
+    Raises:
+        ValueError: its network makes float32 of its input or condition.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    device = next((parameter.device for parameter in model.parameters()), None)
+    x = torch.zeros(1, *shape, dtype=torch.float64, device=device)
+    one = None if label is None else torch.as_tensor(label, device=device).reshape(-1)[:1]
+    predictor: Any = model
+    try:
+        with torch.no_grad():
+            predictor.noise(x, 0.5, one)
+    except RuntimeError as error:
+        raise ValueError(
+            f"model: a tight solution needs the network in float64, where it fails ({error}): "
+            "where it makes float32 of something, as in an embedding, write .to(x.dtype)"
+        ) from error

@@ -26,9 +26,10 @@ from .batches import Progress, batches, device_of, labels_of
 from .chart import Chart
 from .denoiser import Predictor
 from .dynamics import ReverseSDE
+from .modes import evaluated
 from .plan import Plan, make_plan
 from .ratio_measure import chart_measure
-from .samplers import DEFAULT_SOLVER
+from .samplers import DEFAULT_SOLVER, find_sampler
 from .samples import Samples, add_times
 from .stochastic import run_chain
 from .super_resolution import Paired
@@ -36,6 +37,7 @@ from .super_resolution import Paired
 __all__ = ["Samples", "encode", "sample"]
 
 
+@evaluated
 def sample(
     denoiser: Predictor,
     shape: tuple[int, ...] | None = None,
@@ -72,8 +74,9 @@ def sample(
         denoiser: a `Denoiser` or an `Oracle`.
         shape: shape of one sample; oracles and `noise` bring their own.
         solver: a name out of `sdeflow.samplers.samplers()`.
-        steps: number of fixed steps; adaptive methods then run without control.
-        rtol: relative tolerance per step, of x; the sampler's own by default (1e-3 for the flow).
+        steps: number of fixed steps; adaptive methods then run without tolerances.
+        rtol: relative tolerance per step, of x; the sampler's own by default (1e-3;
+            of SDE solvers 0.05). Refused where steps are fixed.
         atol: absolute tolerance per step, of x; likewise.
         controller: i, pi, pid, or a controller of `solvers`.
         chart: SCALE/CLOCK, or a `Chart`; the sampler's own by default.
@@ -167,14 +170,15 @@ def sample(
     return out
 
 
+@evaluated
 def encode(
     denoiser: Predictor,
     x: Tensor,
     *,
     solver: str = DEFAULT_SOLVER,
     steps: int | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    rtol: float | None = None,
+    atol: float | None = None,
     controller: str | Controller = "pi",
     chart: str | Chart | None = None,
     grid: str | None = None,
@@ -189,13 +193,16 @@ def encode(
 ) -> Samples:
     """The probability flow run forwards: from x at t_min to the latent at t_max.
 
-    Arguments are those of `sample`; x is (N, ...). The latents come back at the scale of x(t_max):
-    divided by `sde.prior_scale(t_max)` they are what `sample(noise=...)` takes.
+    Arguments are those of `sample`, but tolerances are 1e-5 by default; x is (N, ...). The latents
+    come back at the scale of x(t_max): divided by `sde.prior_scale(t_max)` they are what
+    `sample(noise=...)` takes.
 
     Raises:
         ValueError: as `sample`, or a stochastic solver.
         solvers.SolverError: as `sample`.
     """
+    if steps is None and grid is None and find_sampler(solver).adaptive:
+        rtol, atol = (1e-5 if value is None else value for value in (rtol, atol))
     plan = make_plan(
         denoiser,
         solver=solver,

@@ -10,7 +10,7 @@ import click
 
 from sdeflow.cli.models import Measured, find_measured, measured_options
 from sdeflow.cli.options import common, emit, output_options, progress_bar, write_config
-from sdeflow.files import moved, together
+from sdeflow.files import check_place, moved, together
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,6 +102,8 @@ def command(
     out = values.pop("out") or new_directory(
         Path("lipschitz", "-and-".join(names)) if several else found[0].place
     )
+    for name in names if several else ():
+        check_place(out / name)
     source = {"run": list(run)} if run else found[0].source
     config = {**source, **values}
     results, studies = [], {}

@@ -185,7 +185,7 @@ def foreign_model(spec: str, config: TrainConfig, device: str) -> tuple[Predicto
 
     from sdeflow.build import build_conditioning, build_sde
     from sdeflow.denoiser import Denoiser, Predictor
-    from sdeflow.report import describe_process
+    from sdeflow.report import describe
     from sdeflow.training.plan import device_of
 
     place, _, name = spec.partition(":")
@@ -204,13 +204,13 @@ def foreign_model(spec: str, config: TrainConfig, device: str) -> tuple[Predicto
     if isinstance(made, Predictor):
         if isinstance(made, nn.Module):
             made.requires_grad_(False).eval().to(device_of(device))
-        return made, spec
+        return made, f"{spec}, {config.data}"
     if not isinstance(made, nn.Module):
         raise ValueError(f"--model {spec}: gives a {type(made).__name__}, not a torch.nn.Module")
     sde = build_sde(config)
     model = Denoiser(made, sde, build_conditioning(config, sde), config.predict)
     model.requires_grad_(False).eval().to(device_of(device))
-    return model, f"{spec}, {describe_process(config)}, predicts {config.predict}"
+    return model, f"{spec}, {describe(config)}"
 
 
 def find_measured(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 
 from sdeflow import config
-from sdeflow.files import read_yaml, write_text
+from sdeflow.files import check_place, read_yaml, write_text
 
 __all__ = [
     "batch_option",
@@ -86,10 +86,21 @@ def output_options(default: str, figures: str | None = "figures") -> Callable[[C
             "--out",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help=f"Where to write. [default: {default}]",
+            callback=_check_out,
+            help=f"Where to write: a directory that is new, empty, or of earlier results, which "
+            f"are replaced. [default: {default}]",
         )(function)
 
     return decorate
+
+
+def _check_out(ctx: click.Context, param: click.Parameter, out: Path | None) -> Path | None:
+    if out is not None:
+        try:
+            check_place(out)
+        except ValueError as error:
+            raise click.UsageError(f"--out {error}") from None
+    return out
 
 
 def _help(option: config.Option, trained: bool) -> str:

@@ -56,13 +56,13 @@ def _refuse(ctx: click.Context, option: click.Parameter, given: bool) -> None:
 @click.option(
     "--rtol",
     type=float,
-    help="Relative tolerance of a step. [default: the solver's own, mostly 0.001]",
+    help="Relative tolerance of a step. [default: the solver's own: 0.001, of SDE solvers 0.05]",
 )
 @click.option(
     "--atol",
     type=float,
     help="Absolute tolerance of a step. [unit: that of the data, whose range is [-1, 1]; "
-    "default: the solver's own, mostly 0.001]",
+    "default: the solver's own: 0.001, of SDE solvers 0.05]",
 )
 @click.option(
     "--controller",

@@ -42,8 +42,9 @@ EXACT_POINTS = 2000  # of the data, in the exact model of a network's: its cost 
     "--tolerance",
     multiple=True,
     type=float,
-    help="Relative and absolute tolerance of a step; may be given several times. [unit: that of "
-    "the data; default: the solver's own, mostly 0.001]",
+    help="Relative and absolute tolerance of a step, for solvers that can control theirs; may be "
+    "given several times. [unit: that of the data; default: the solver's own: 0.001, of SDE "
+    "solvers 0.05]",
 )
 @click.option(
     "--steps",
@@ -168,8 +169,10 @@ def _settings(values: dict[str, Any]) -> list[Setting]:
     from itertools import product
 
     from sdeflow.instruments.step_sizes import Setting
+    from sdeflow.samplers import find_sampler
 
     charts = {name: values["chart"] or _charts(name) for name in values["solver"]}
+    adaptive = {name for name in values["solver"] if find_sampler(name).adaptive}
     told = {None: (None,), "yes": (True,), "no": (False,), "both": (True, False)}
     return [
         Setting(
@@ -178,13 +181,13 @@ def _settings(values: dict[str, Any]) -> list[Setting]:
             tolerance,
             values["steps"],
             values["grid"],
-            values["controller"],
+            values["controller"] if solver in adaptive else "pi",
             breaks,
         )
         for solver in values["solver"]
         for chart, tolerance, breaks in product(
             charts[solver],
-            values["tolerance"] or (None,),
+            (solver in adaptive and values["tolerance"]) or (None,),
             told[values["breaks"]],
         )
     ]

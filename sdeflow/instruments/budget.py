@@ -43,8 +43,9 @@ from solvers.noise import NoiseSource, sample_seeds
 from ..batches import Progress, device_of
 from ..denoiser import Predictor
 from ..grids import time_grid
+from ..modes import evaluated
 from ..plan import make_plan
-from ..precision import in_float64
+from ..precision import check_float64, in_float64
 from ..samplers import DEFAULT_SOLVER
 from ..sampling import sample
 from .probe import Probe
@@ -86,6 +87,7 @@ class Budget:
         return asdict(self)
 
 
+@evaluated
 def error_budget(
     model: Predictor,
     shape: tuple[int, ...] | None = None,
@@ -179,6 +181,7 @@ def error_budget(
     network = isinstance(model, nn.Module)
     flow = _Flow(label, guidance, batch_size, reference_tolerance)
     precise = in_float64(model)
+    check_float64(precise, shape, label)
     truth = precise if exact is None else in_float64(exact)
     solves = itertools.count(1)
     below = _decades(t_min, floor)

@@ -26,6 +26,7 @@ from ..batches import Progress
 from ..chart import Chart
 from ..denoiser import Predictor
 from ..likelihood import Likelihood, bits_per_dimension, dequantise, log_likelihood
+from ..modes import evaluated
 from ..samplers import DEFAULT_SOLVER
 from ..sampling import sample
 
@@ -108,6 +109,7 @@ class DataLikelihood:
         return found
 
 
+@evaluated
 def data_likelihood(
     denoiser: Predictor,
     x: Tensor,

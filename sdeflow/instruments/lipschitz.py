@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..denoiser import PREDICTIONS, Predictor
+from ..modes import evaluated
 from .derivative import differentiable, predictions, time_derivative
 from .power_law import Exponent, fit_exponent
 from .probe import Probe, place, statistics
@@ -59,7 +60,8 @@ class LipschitzStudy:
             t' lies beyond a jump), mean, error, median, maximum, per_sigma, per_log_snr (the mean
             as a rate in sigma and in log-SNR; None where it is no rate).
         jumps: a row per prediction and break, with keys prediction, t, sigma, log_snr, mean,
-            error, median, maximum, and per_step, the mean divided by 1/1000: K(t, t') across it.
+            error, median, maximum, per_step, the mean divided by 1/1000: K(t, t') across it, and
+            per_sigma and per_log_snr, that as a rate in sigma and in log-SNR.
         settings: samples, seed and dtype of the measurement.
     """
 
@@ -116,6 +118,7 @@ def time_grid(low: float, high: float, points: int) -> Array:
     return np.geomspace(low, high, points)
 
 
+@evaluated
 def lipschitz_study(
     model: Predictor,
     x_0: Tensor | None = None,
@@ -189,7 +192,9 @@ def lipschitz_study(
         for (prediction, _, _), values in norms.items():
             found = statistics(values)
             where = {"prediction": prediction, **place(probe.model, t)}
-            jumps.append({**where, **found, "per_step": found["mean"] / JUMP_STEP})
+            per_step = found["mean"] / JUMP_STEP
+            rates = _rates(probe.model, t, None, "jump", per_step)
+            jumps.append({**where, **found, "per_step": per_step, **rates})
         if progress:
             progress((len(times) + i + 1) / (len(times) + len(breaks)))
     settings = {"count": count, "seed": seed, "dtype": str(probe.dtype).removeprefix("torch.")}
@@ -250,6 +255,7 @@ def _rates(
     }
 
 
+@evaluated
 def singular_exponent(
     model: Predictor,
     x_0: Tensor | None = None,

@@ -12,9 +12,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
+from ..plots import AXES_OF_NOISE, LINES, STYLE, save, scale_axis, write_csv
 from .lipschitz import JUMP_STEP, OF_SPACE, LipschitzStudy
-from .lipschitz_report import NAMES
+from .lipschitz_report import NAMES, RATES, rate_panels, rates_on, scale_rates
 
 __all__ = ["comparison_figure", "write_comparison"]
 
@@ -44,9 +44,9 @@ def comparison_figure(studies: Mapping[str, LipschitzStudy], caption: str = "") 
     if not keys:
         raise ValueError("the studies hold nothing to draw: measure a derivative or a step")
     with rc_context(STYLE):
-        figure, grid, _ = panel_rows(len(keys), 0.6 + 2.5 * len(keys), caption)
+        figure, grid, _ = rate_panels(len(keys), 2.5, caption)
         for (prediction, quantity, step), row in zip(keys, grid, strict=True):
-            levels: list[float] = []
+            levels: dict[str, list[float]] = {on: [] for on in RATES}
             for index, (name, study) in enumerate(studies.items()):
                 rows = [
                     r
@@ -55,16 +55,13 @@ def comparison_figure(studies: Mapping[str, LipschitzStudy], caption: str = "") 
                     and not r["crosses"]
                 ]
                 jumps = [j for j in study.jumps if j["prediction"] == prediction]
-                levels += [r["mean"] for r in rows] + [j["per_step"] for j in jumps]
-                for axes, (on, _, scale) in zip(row, AXES_OF_NOISE, strict=True):
-                    axes.set_xscale(scale)
-                    _draw(axes, name, index, rows, jumps, "t" if on == "time" else on)
-            positive = [level for level in levels if level > 0]
-            row[0].set_yscale("log")
-            if 0.0 in levels and positive:
-                row[0].set_yscale("symlog", linthresh=min(positive) / 2)
-                row[0].set_ylim(bottom=-min(positive) / 10)
-            row[0].set_ylabel("per unit of t")
+                for axes, on, (*_, scale) in zip(row, RATES, AXES_OF_NOISE, strict=True):
+                    scale_axis(axes, scale, (r[on] for r in rows))
+                    _draw(axes, name, index, rows, jumps, on)
+                    levels[on] += [*rates_on(rows, on)[0], *rates_on(jumps, on)[0]]
+            for axes, (on, (_, unit)) in zip(row, RATES.items(), strict=True):
+                scale_rates(axes, levels[on])
+                axes.set_ylabel(unit)
             title = f"K(t, t + {step:g})" if step else NAMES[quantity]
             row[0].set_title(f"{prediction}: {title}")
         for axes, (_, label, _) in zip(grid[-1], AXES_OF_NOISE, strict=True):
@@ -84,14 +81,14 @@ def _draw(
     jumps: list[dict[str, Any]],
     on: str,
 ) -> None:
-    where, mean, error = (np.array([r[key] for r in rows]) for key in (on, "mean", "error"))
+    where, (mean, error) = np.array([r[on] for r in rows]), rates_on(rows, on)
     colour, dash = LINES[index % len(LINES)]
     axes.plot(where, mean, color=colour, linestyle=dash, label=name)
     axes.fill_between(where, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
     if jumps:
         axes.plot(
             [j[on] for j in jumps],
-            [j["per_step"] for j in jumps],
+            rates_on(jumps, on)[0],
             MARKS[index % len(MARKS)],
             color=colour,
             markersize=6,

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..batches import device_of
 from ..data import Dataset
 from ..denoiser import Denoiser
+from ..modes import evaluated
 from ..oracle import Gaussian, Oracle
 from ..sde import SDE
 from ..training.heldout import HeldOut
@@ -51,6 +52,7 @@ class _Network(Denoiser):
         return self.exact.noise(x.cpu(), t).to(x.device)
 
 
+@evaluated
 def heldout_errors(
     model: Denoiser,
     data: Dataset,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..conditioning import ETSDM, default_threshold
 from ..denoiser import Predictor
+from ..modes import evaluated
 from .lipschitz import JUMP_STEP, Progress
 from .partition import Jumps, balanced_threshold, even_edges
 from .probe import Probe, place, statistics
@@ -57,6 +58,7 @@ class PartitionStudy:
         return asdict(self)
 
 
+@evaluated
 def partition_study(
     model: Predictor,
     x_0: Tensor | None = None,

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from ..conditioning import Conditioning
 from ..denoiser import PREDICTIONS, Denoiser, Predictor
+from ..modes import evaluated
 from ..sampling import sample
 from ..sde import like
 from ..shared_time import Told
@@ -71,6 +72,7 @@ class _Shifted(Conditioning):
         return self.of(t) + self.shift
 
 
+@evaluated
 def sensitivity_study(
     model: Predictor,
     x_0: Tensor | None = None,

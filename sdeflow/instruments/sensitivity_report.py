@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, write_csv
+from ..plots import AXES_OF_NOISE, LINES, STYLE, panel_rows, save, scale_axis, write_csv
 from .sensitivity import SensitivityStudy
 
 __all__ = ["sensitivity_figure", "write_sensitivity"]
@@ -45,8 +45,9 @@ def sensitivity_figure(
         for (perturbed, answer), row in zip(keys, grid, strict=True):
             mine = [r for r in study.rows if (r["perturbed"], r["answer"]) == (perturbed, answer)]
             for axes, (on, _, scale) in zip(row, AXES_OF_NOISE, strict=True):
-                axes.set_xscale(scale)
-                _draw(axes, mine, "t" if on == "time" else on)
+                key = "t" if on == "time" else on
+                scale_axis(axes, scale, (r[key] for r in study.rows))
+                _draw(axes, mine, key)
             for edge in edges:
                 if min(r["t"] for r in mine) <= edge <= max(r["t"] for r in mine):
                     row[0].axvline(edge, color="0.35", linewidth=0.7, linestyle=":")

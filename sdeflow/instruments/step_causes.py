@@ -28,6 +28,7 @@ from torch import Tensor
 from solvers.noise import NoiseSource, sample_seeds
 
 from ..denoiser import Predictor, convert
+from ..modes import evaluated
 from ..sde import SDE, like
 from .step_sizes import Setting, StepStudy, step_study
 
@@ -83,6 +84,7 @@ class CauseStudy:
         ]
 
 
+@evaluated
 def cause_study(
     study: StepStudy,
     model: Predictor,

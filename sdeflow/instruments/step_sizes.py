@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..denoiser import Predictor
+from ..modes import evaluated
 from ..plots import StepPanel
-from ..precision import in_float64
+from ..precision import check_float64, in_float64
 from ..samplers import find_sampler
 from ..samples import Samples
 from ..sampling import sample
@@ -163,6 +164,7 @@ def step_panels(samples: Samples, label: str = "") -> list[StepPanel]:
     return [StepPanel(columns, label, "dt", f"step in {clock}"), in_time]
 
 
+@evaluated
 def step_study(
     denoiser: Predictor,
     settings: Sequence[Setting],
@@ -200,7 +202,8 @@ def step_study(
         One outcome per setting; samples that failed are in it with their status.
 
     Raises:
-        ValueError: no settings, or one that `sample` refuses, before anything is run.
+        ValueError: no settings, or one that `sample` refuses, before anything is run; a network
+            that cannot compute in float64 where that is needed.
         solvers.SolverError: the tight solution failed.
     """
     if not settings:
@@ -226,8 +229,11 @@ def step_study(
     if reference_tolerance is None:
         reference_tolerance = min(1e-6, 1e-3 * min(tolerances))
     double = not network or reference_tolerance < FINE
+    precise = in_float64(denoiser) if double else denoiser
+    if double and shape is not None:
+        check_float64(precise, shape, label)
     reference = sample(
-        in_float64(denoiser) if double else denoiser,
+        precise,
         shape,
         solver=tight_solver(denoiser),
         rtol=reference_tolerance,

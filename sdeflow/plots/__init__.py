@@ -19,6 +19,7 @@ from .style import (
     captioned,
     panel_rows,
     save,
+    scale_axis,
     write_csv,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "panel_rows",
     "sample_grid",
     "save",
+    "scale_axis",
     "step_causes",
     "step_sizes",
     "training_diagnostics",

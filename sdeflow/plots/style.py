@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -26,6 +27,7 @@ __all__ = [
     "captioned",
     "panel_rows",
     "save",
+    "scale_axis",
     "write_csv",
 ]
 
@@ -60,6 +62,7 @@ LINES = (
     ("#6a994e", (0, (5, 1, 1, 1, 1, 1))),
 )
 PIXELS = 120  # of a figure, per inch
+MARGIN = 0.04  # inches that are kept free left of the label of a vertical axis
 CAPTION_INCHES = 0.15  # height of a line of caption
 AXES_OF_NOISE = (
     ("time", "time t", "log"),
@@ -88,6 +91,7 @@ def panel_rows(
     head: float = 0.6,
     foot: float = 0.0,
     gap: float = 0.22,
+    between: float = 0.06,
     sharex: bool | Literal["none", "all", "row", "col"] = "col",
     sharey: bool | Literal["none", "all", "row", "col"] = "row",
 ) -> tuple[Figure, Any, float]:
@@ -100,6 +104,7 @@ def panel_rows(
         head: room above the panels, in inches.
         foot: room between the panels and the caption, beside that of the axis labels, in inches.
         gap: between rows, as a share of a panel's height.
+        between: between panels of a row, as a share of their width.
         sharex, sharey: as of `Figure.subplots`.
 
     Returns:
@@ -113,16 +118,51 @@ def panel_rows(
         right=0.985,
         top=1 - head / height,
         bottom=bottom + (foot + 0.45) / height,
-        wspace=0.06,
+        wspace=between,
         hspace=gap,
     )
     return figure, grid, bottom
 
 
+def scale_axis(axes: Axes, scale: str, values: Iterable[float]) -> None:
+    """Scale the horizontal axis; values that are all the same get room around them."""
+    axes.set_xscale(scale)
+    places = {float(value) for value in values}
+    if len(places) == 1:
+        (only,) = places
+        axes.set_xlim(*((only / 5, only * 5) if scale == "log" else (only - 0.5, only + 0.5)))
+
+
+def _fit_labels(figure: Figure) -> None:
+    """Move the left ends of axes in where their labels are cut off, or run into a legend."""
+    width, margin = figure.bbox.width, MARGIN * figure.dpi
+    legends = {
+        axes: legend.get_window_extent().x1
+        for axes in figure.axes
+        if (legend := axes.get_legend())
+    }
+    for axes in figure.axes:
+        box, place = axes.yaxis.get_tightbbox(), axes.get_position()
+        if box is None or not axes.axison:
+            continue
+        lefts = [end for other, end in legends.items() if other.get_position().x1 <= place.x0]
+        short = (max([0.0, *lefts]) + margin - box.x0) / width
+        if short <= 0:
+            continue
+        if axes.get_subplotspec():  # all panels of a grid move together
+            figure.subplots_adjust(left=figure.subplotpars.left + short)
+        else:
+            axes.set_position((place.x0 + short, place.y0, place.width - short, place.height))
+
+
 def save(figure: Figure, path: str | Path, svg: bool = False) -> Path:
-    """Write a figure as PNG, and beside it as SVG when `svg`; returns the path of the PNG."""
+    """Write a figure as PNG, and beside it as SVG when `svg`; returns the path of the PNG.
+
+    Labels of vertical axes that would be cut off get the room that they need.
+    """
     path = Path(path).with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _fit_labels(figure)
     figure.savefig(path, dpi=PIXELS)
     if svg:
         with rc_context(STYLE):

@@ -177,6 +177,10 @@ def test_damaged_checkpoint(name, kept, copied, tmp_path):
         (["--steps", "0"], "steps"),
         (["--solver", "euler", "--steps", "5", "--grid", "nonsense"], "grid"),
         (["--solver", "euler-maruyama", "--steps", "5", "--eta", "-1"], "eta"),
+        (["--solver", "ddim", "--rtol", "1e-5"], "takes no others, so use steps"),
+        (["--solver", "heun-edm", "--atol", "1e-5"], "takes no others, so use steps"),
+        (["--solver", "tuned", "--controller", "pid"], "controller=pid"),
+        (["--solver", "dopri5", "--steps", "5", "--rtol", "1e-5"], "leave out either"),
         (["--count", "0"], "count"),
         (["--batch-size", "0"], "batch"),
         (["--label", "3"], "label"),
@@ -213,3 +217,24 @@ def test_steps_refuses(args, says, tmp_path):
 
 def test_command_misspelt(tmp_path):
     refused("smaple", says="did you mean sample", below=tmp_path)
+
+
+@pytest.mark.parametrize("command", [["sample"], ["lipschitz"], ["likelihood"]])
+def test_results_do_not_go_into_a_run(command, copied, tmp_path):
+    refused(*command, copied, "--out", copied, says="training run", below=tmp_path)
+
+
+def test_comparison_does_not_go_into_its_runs(copied, tmp_path):
+    other = shutil.copytree(copied, copied.parent / "other")
+    args = [copied, other, "--points", "3", "--count", "2", "--device", "cpu"]
+    refused("lipschitz", *args, "--out", copied.parent, says="training run", below=tmp_path)
+
+
+def test_results_replace_results_only(copied, tmp_path):
+    args = ["sample", copied, "--count", "2", "--solver", "ddim", "--steps", "2", "--out"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    assert run(*args, mine).exit_code == 0
+    assert run(*args, mine).exit_code == 0
+    (mine / "SHA256SUMS").unlink()
+    refused(*args, mine, says="such as config.yaml", below=tmp_path)

@@ -30,7 +30,7 @@ CURVE = {
 }
 JUMPS: dict[str, type] = {"prediction": str}
 JUMPS |= dict.fromkeys(("t", "sigma", "log_snr", "mean", "error"), float)
-JUMPS |= dict.fromkeys(("median", "maximum", "per_step"), float)
+JUMPS |= dict.fromkeys(("median", "maximum", "per_step", "per_sigma", "per_log_snr"), float)
 
 MINE = """
 import torch
@@ -191,7 +191,9 @@ def test_several_runs_in_one_figure(here):
 def test_a_model_from_elsewhere():
     printed = as_json("--model", "mine_for_test:Net", *QUICK, "--t-min", 0.01, "--predict", "data")
     assert {r["quantity"] for r in printed["curve"]} == {"total", "condition", "step"}
-    assert "predicts data" in printed["model"]
+    assert "digits, vp linear, condition time, predicts data" in printed["model"]
+    shared = as_json("--model", "mine_for_test:Net", *QUICK, "--t-min", 0.01, "--etsdm")
+    assert "E-TSDM" in shared["model"]
     options = ["--data", "mixture", "--t-min", 0.01]
     exact = run("lipschitz", "--model", "mine_for_test:exact", *QUICK, *options)
     assert exact.exit_code == 2  # three dimensions, measured on points in the plane

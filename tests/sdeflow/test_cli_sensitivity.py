@@ -105,3 +105,12 @@ def test_bad_input_is_one_line(here, args, says):
 def test_an_empty_study_is_not_drawn():
     with pytest.raises(ValueError, match="nothing to draw"):
         sensitivity_figure(SensitivityStudy([], {}))
+
+
+def test_one_time_is_drawn_in_the_middle(here):
+    study = as_json("--oracle", "mixture", "--count", 4, "--t", 0.1, "--no-samples")
+    figure = sensitivity_figure(SensitivityStudy(study["rows"], study["settings"]))
+    for axes, key in zip(figure.axes[:3], ("t", "sigma", "log_snr"), strict=True):
+        low, high = axes.get_xlim()
+        assert low < study["rows"][0][key] - 0.05
+        assert high > study["rows"][0][key] + 0.05

@@ -10,6 +10,8 @@ from sdeflow.instruments.lipschitz import (
     singular_exponent,
     time_grid,
 )
+from sdeflow.instruments.lipschitz_comparison import comparison_figure
+from sdeflow.instruments.lipschitz_report import lipschitz_figure
 from sdeflow.instruments.power_law import fit_exponent
 from sdeflow.instruments.probe import draw_data
 from sdeflow.instruments.space import curvature, largest_singular_value
@@ -99,12 +101,34 @@ def test_sharing_time_is_flat_inside_and_jumps_at_the_edges():
     jump = (mixture.noise(x, 0.05) - mixture.noise(x, 0.03)).norm(dim=1).mean()
     assert study.jumps[1]["mean"] == pytest.approx(float(jump))
     assert study.jumps[1]["per_step"] == pytest.approx(float(jump) * 1e3)
+    slope = float(VP.sigma_dot(0.04))
+    assert study.jumps[1]["per_sigma"] == pytest.approx(float(jump) * 1e3 / slope)
     table = {r["quantity"]: r for r in study.summary()}
     assert table["total"]["median"] == 0
     assert table["total"]["maximum_at"] == 0.2
     assert table["step"]["mean"] == pytest.approx(of(steps, "mean")[[0, 1, 4]].mean())
     assert table["total"]["jumps"] == 5
     assert table["total"]["largest_jump"] == max(j["mean"] for j in study.jumps)
+
+
+def test_each_panel_shows_rates_in_its_own_variable():
+    model = Told(make_oracle("mixture", VP), ETSDM(VP, intervals=2))
+    study = lipschitz_study(model, times=[0.01, 0.2, 0.5], measure=("noise",), steps=(), count=8)
+    total = rows(study, "total")
+    for figure in (lipschitz_figure(study), comparison_figure({"a": study})):
+        for axes, key, rate in zip(
+            figure.axes,
+            ("t", "sigma", "log_snr"),
+            ("mean", "per_sigma", "per_log_snr"),
+            strict=True,
+        ):
+            line, *_, jumps = axes.lines
+            assert line.get_ydata().tolist() == of(total, rate).tolist()
+            assert line.get_xdata().tolist() == of(total, key).tolist()
+            of_jumps = "per_step" if rate == "mean" else rate
+            assert jumps.get_ydata().tolist() == of(study.jumps, of_jumps).tolist()
+            assert axes.get_ylabel().startswith("per ")
+        assert len({axes.get_ylabel() for axes in figure.axes}) == 3
 
 
 SINGULAR = [{}, {"schedule": "quadratic"}, {"schedule": "cosine"}, {"schedule": "zero-snr"}]

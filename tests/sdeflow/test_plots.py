@@ -1,6 +1,7 @@
 """Figures draw what was given, where it belongs; the numbers beside them lose nothing."""
 
 import csv
+import warnings
 
 import numpy as np
 import pytest
@@ -142,6 +143,41 @@ def test_diagnostics_are_drawn_with_zeros_and_told_apart():
     assert legends[1].x1 <= figure.bbox.x1
     with pytest.raises(ValueError, match="3 values for 2 steps"):
         plots.training_diagnostics([1, 2], {"a": [1, 2, 3]}, {}, {"bin": [0.1, 0.2]})
+
+
+@pytest.mark.parametrize("low", [0.5, 12345.0])
+def test_labels_stay_inside_and_clear_of_legends(low, tmp_path):
+    values = [low, 1.9 * low]  # within a power of ten: labels such as 6 x 10^-1
+    name = "jump, t = 0.012345678"
+    figures = {
+        "loss": plots.loss_curves([1, 2], values),
+        "bins": plots.binned_loss([0.1, 0.5, 1], {"run": values}),
+        "diagnostics": plots.training_diagnostics(
+                [1, 2], {"k": values}, {name: values}, {"b": values}
+            ),
+        "steps": plots.step_sizes([plots.StepPanel(steps(), "run", "dt", "step " * 3)]),
+    }  # fmt: skip
+    for title, figure in figures.items():
+        plots.save(figure, tmp_path / title)
+        boxes = [box for axes in figure.axes if (box := axes.yaxis.get_tightbbox())]
+        assert all(box.x0 > 0 for box in boxes), title
+        legend = figure.axes[0].get_legend()
+        if title == "diagnostics":
+            assert legend.get_window_extent().x1 < boxes[1].x0
+
+
+def test_one_value_gets_an_axis_around_it():
+    figure, grid, _ = plots.panel_rows(1, 3.0, "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for axes, scale in zip(grid[0], ("log", "linear", "log"), strict=True):
+            plots.scale_axis(axes, scale, [0.1, 0.1])
+            axes.plot([0.1], [1.0], "o")
+            axes.axhline(0.5)
+            figure.draw_without_rendering()
+            low, high = axes.get_xlim()
+            assert low < 0.09
+            assert high > 0.11
 
 
 def test_captions_never_cover_the_figure():
