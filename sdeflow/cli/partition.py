@@ -116,7 +116,8 @@ def command(
     from sdeflow.report import new_directory
 
     sampling = {name: values[name] for name in ("count", "seed", "first_edge")}
-    sampling["t_min"] = values["t_min"] or (1e-5 if found.exact else found.t_min)
+    t_min = 1e-5 if found.exact else found.t_min
+    sampling["t_min"] = t_min if values["t_min"] is None else values["t_min"]
     with progress_bar("measuring") as progress:
         study = partition_study(
             found.model,

@@ -129,6 +129,7 @@ def test_the_threshold_can_be_balanced():
         (["--oracle", "mixture", "--bias", "--bias-thresholds", "0"], "--bias-thresholds"),
         (["nowhere"], "nowhere"),
         ([], "sdeflow train"),
+        (["--oracle", "gaussian", "--t-min", "0"], "t_min=0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
