@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from .denoiser import Around
+
 __all__ = ["in_float64", "own_precision"]
 
 _Model = TypeVar("_Model")
@@ -30,6 +32,8 @@ def in_float64(model: _Model) -> _Model:
 
     Models without parameters (oracles) are float64 already and come back as they are.
     """
+    if isinstance(model, Around):
+        return model.around(in_float64(model.of))
     if not isinstance(model, nn.Module):
         return model
     made = copy.deepcopy(model)

@@ -24,7 +24,7 @@ from solvers.sde import sdeint
 
 from .batches import Progress, batches, device_of, labels_of
 from .chart import Chart
-from .denoiser import Predictor
+from .denoiser import Predictor, innermost
 from .dynamics import ReverseSDE
 from .plan import Plan, make_plan
 from .ratio_measure import chart_measure
@@ -140,6 +140,8 @@ def sample(
     if image is not None:
         if len(image) != count:
             raise ValueError(f"image: {len(image)} images for {count} samples")
+        if isinstance(denoiser, Paired):
+            raise ValueError("image: this model has one for each sample already; leave it out")
         plan = replace(plan, denoiser=Paired(plan.denoiser, image, labels))
         labels = torch.arange(count)
     device = device_of(denoiser)
@@ -232,7 +234,7 @@ def _sample_shape(
             raise ValueError(f"noise: shape {tuple(noise.shape)}, need (N, {shape})")
         return tuple(noise.shape[1:])
     if shape is None:
-        shape = getattr(denoiser, "data_shape", None)
+        shape = getattr(innermost(denoiser), "data_shape", None)
     if shape is None:
         raise ValueError("shape=None: say the shape of one sample, for example (1, 28, 28)")
     return tuple(shape)

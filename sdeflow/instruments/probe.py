@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..batches import labels_of
 from ..denoiser import Predictor
 from .derivative import precise, state_of
 
@@ -28,7 +29,7 @@ class Probe:
     Args:
         model: the model; of 16-bit weights a float32 copy is measured.
         x_0: data, (N, ...), on the host; None lets an exact model draw its own.
-        label: classes of x_0, (N,), or None.
+        label: classes of x_0, (N,), or None; sample i belongs to pair i of a `Paired` model.
         count: how many samples.
         batch_size: how many at once.
         seed: of the noise, and of which x_0.
@@ -63,6 +64,8 @@ class Probe:
         else:
             if label is not None and len(label) != len(x_0):
                 raise ValueError(f"label: {len(label)} classes for {len(x_0)} samples of x_0")
+            if label is None:
+                label = labels_of(None, len(x_0), model)
             # Each sample once before any comes again.
             rounds = [
                 torch.randperm(len(x_0), generator=generator) for _ in range(-(-count // len(x_0)))

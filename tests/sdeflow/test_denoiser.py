@@ -144,6 +144,18 @@ def test_bad_arguments() -> None:
         Denoiser(Recorder(), make_sde(), predict="eps")
     with pytest.raises(ValueError, match="no class labels"):
         Denoiser(Recorder(), make_sde()).given(label=1, guidance=2.0)
+    with pytest.raises(ValueError, match="give label"):
+        _classes().given(guidance=2.0).noise(torch.zeros(2, 2).double(), 0.5)
+
+
+def test_an_oracle_with_classes_knows_its_null_label() -> None:
+    oracle = _classes()
+    x, t = torch.randn(5, 2, dtype=torch.float64), 0.4
+    guided = oracle.given(label=1, guidance=2.5)
+    assert torch.equal(guided.noise(x, t), oracle.given(1, 2.5, null=2).noise(x, t))
+    assert guided.num_classes == 2
+    per_call = oracle.given(guidance=2.5)
+    assert torch.equal(per_call.noise(x, t, torch.ones(5).long()), guided.noise(x, t))
 
 
 def test_told_otherwise_the_network_is_the_same_and_the_process_unchanged() -> None:

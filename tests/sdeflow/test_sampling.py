@@ -310,6 +310,10 @@ def test_bad_arguments(settings: dict, message: str) -> None:
 
 
 def test_bad_labels_and_shape() -> None:
+    with pytest.raises(ValueError, match="give label"):
+        sample(_labelled(), guidance=3.0)
+    with pytest.raises(ValueError, match=r"x has shape \(0, 2\)"):
+        encode(make_oracle("gaussian", make_sde()), torch.zeros(0, 2))
     with pytest.raises(ValueError, match="labels run from 0 to 1"):
         sample(_labelled(), label=5)
     with pytest.raises(ValueError, match="3 labels for 2"):
