@@ -142,9 +142,10 @@ class Denoiser(nn.Module, Predictor):
 
     Args:
         network: module called as F(x, c), or F(x, c, label) where a label is given; x is
-            (B, ...), c is (B,) in x's dtype and device, unless the module has an attribute
-            `condition_dtype = torch.float64`: then c stays float64 on the host. One with an
-            attribute `image_channels` above 0 is called as F(x, c, label, image).
+            (B, ...) in the dtype of the module's parameters, c is (B,) in x's dtype and device,
+            unless the module has an attribute `condition_dtype = torch.float64`: then c stays
+            float64 on the host. One with an attribute `image_channels` above 0 is called as
+            F(x, c, label, image).
         sde: the forward process.
         conditioning: what the network is told about time; `Time()` by default.
         predict: what F answers: noise, data, score or velocity (divided by sqrt(n2)).
@@ -215,18 +216,23 @@ class Denoiser(nn.Module, Predictor):
         x, c = self.inputs(x, t)
         given = () if label is None else (label,)
         out: Tensor = (
-            self.network(x, c, *given) if image is None else self.network(x, c, label, image)
+            self.network(x, c, *given)
+            if image is None
+            else self.network(x, c, label, image.to(x.dtype))
         )
         return out
 
     def inputs(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """What the network is given: x, scaled where it is to be, and the condition c, (B,)."""
         t = _host_times(t, x)
+        if self.scale_input and not self.sde.variance_preserving:
+            x = x * like(1 / self._size(t), x)
+        # A state in float64 may be integrated with a network in float32.
+        weights = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        x = x.to(next(weights, x.dtype))
         c = self.conditioning(t)
         if getattr(self.network, "condition_dtype", None) is not torch.float64:
             c = c.to(dtype=x.dtype).to(device=x.device)
-        if self.scale_input and not self.sde.variance_preserving:
-            x = x * like(1 / self._size(t), x)
         return x, c
 
     def _size(self, t: Tensor) -> Tensor:

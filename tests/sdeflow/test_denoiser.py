@@ -158,6 +158,33 @@ def test_an_oracle_with_classes_knows_its_null_label() -> None:
     assert torch.equal(per_call.noise(x, t, torch.ones(5).long()), guided.noise(x, t))
 
 
+class Linear(nn.Module):
+    """One linear layer, told the condition as a factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        self.given = x.dtype, c.dtype
+        out: Tensor = self.layer(x) * (1 + c[:, None])
+        return out
+
+
+@pytest.mark.parametrize("sde", ["vp", "ve"])
+def test_a_state_of_another_type_reaches_the_network_in_its_own(sde: str) -> None:
+    model = Denoiser(Linear(), make_sde(sde), predict="velocity", scale_input=True)
+    x = torch.randn(4, 2)
+    for name in PREDICTIONS:
+        found = getattr(model, name)(x.double(), 0.3)
+        assert found.dtype == torch.float64
+        assert model.network.given == (torch.float32, torch.float32)
+        # Float32 in the network, with coefficients of order 10.
+        torch.testing.assert_close(
+            found.float(), getattr(model, name)(x, 0.3), rtol=1e-5, atol=1e-5
+        )
+
+
 def test_told_otherwise_the_network_is_the_same_and_the_process_unchanged() -> None:
     sde = make_sde()
     network = Recorder()
