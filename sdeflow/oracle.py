@@ -43,6 +43,9 @@ class Oracle(Predictor):
     """
 
     data_shape: tuple[int, ...]
+    # Known of all four without a conversion, and the one that every other follows from without a
+    # division by alpha, which may be 0 at t = 1.
+    prediction = "velocity"
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """log p_t(x), (B,), in nats."""

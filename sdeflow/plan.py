@@ -12,7 +12,7 @@ from torch import Tensor
 from solvers import PI, PID, Controller, I
 
 from .chart import Chart, parse_chart
-from .denoiser import Predictor
+from .denoiser import Denoiser, Predictor, innermost
 from .dynamics import ProbabilityFlow, ReverseSDE
 from .grids import time_grid
 from .oracle import Oracle
@@ -172,10 +172,13 @@ def make_plan(
 def _starts_from_noise(
     denoiser: Predictor, sampler: Sampler, chart: Chart, grid: str | None
 ) -> bool:
-    """Whether t = 1 will do: alpha(1) > 0, or nothing on the way divides by it."""
+    """Whether t = 1 will do: alpha(1) > 0, or nothing on the way divides by it or tells it."""
     if denoiser.sde.has_signal_at(1.0):
         return True
-    told = isinstance(denoiser, Oracle) or denoiser.prediction in ("data", "velocity")
+    model = innermost(denoiser)
+    told = isinstance(model, Oracle) or model.prediction in ("data", "velocity")
+    if isinstance(model, Denoiser):
+        told = told and bool(model.conditioning(torch.ones(1, dtype=torch.float64)).isfinite())
     try:
         chart.check(0.5, 1.0)
         if grid is not None:
