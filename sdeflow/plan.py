@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solvers import PI, PID, Controller, I
+from solvers.registry import find
 
 from .chart import Chart, parse_chart
 from .denoiser import Denoiser, Predictor, innermost
@@ -148,6 +149,11 @@ def make_plan(
                 f"solver={solver!r} chooses its own times, and this model knows the noise levels "
                 "it was trained at only: give steps (--steps), e.g. 50 with solver ddim"
             )
+        if _asks_inside(sampler):
+            raise ValueError(
+                f"solver={solver!r} asks the model between the ends of its steps, too, and this "
+                "model knows the noise levels it was trained at only: take ddim, dpmpp-2m or heun"
+            )
         # Steps that end at the same level are one step.
         times = torch.unique_consecutive(denoiser.visited(times))
         t_max, t_min = float(times[0]), float(times[-1])
@@ -167,6 +173,14 @@ def make_plan(
         max_evaluations,
         points,
     )
+
+
+def _asks_inside(sampler: Sampler) -> bool:
+    """Whether the model is asked at times that are not exactly ends of steps."""
+    if sampler.kind == "chain":
+        return sampler.churn != 0
+    # Backends round times to the state's type, and what is just below a level is another one.
+    return sampler.source in BACKENDS or find(sampler.method, sampler.kind)[0].inside
 
 
 def _starts_from_noise(
