@@ -171,7 +171,7 @@ def make_plan(
         atol,
         controller,
         max_evaluations,
-        points,
+        None if points is None else _exact(points, [t_max, t_min] if times is None else times),
     )
 
 
@@ -181,6 +181,16 @@ def _asks_inside(sampler: Sampler) -> bool:
         return sampler.churn != 0
     # Backends round times to the state's type, and what is just below a level is another one.
     return sampler.source in BACKENDS or find(sampler.method, sampler.kind)[0].inside
+
+
+def _exact(points: Tensor, marks: Tensor | list[float]) -> Tensor:
+    """Times in float64, (T,): a mark that was rounded to the points' own type is that mark."""
+    exact = points.double()
+    if not points.is_floating_point():
+        return exact
+    marks = torch.as_tensor(marks, dtype=torch.float64)
+    same = points[:, None] == marks.to(points.dtype)
+    return torch.where(same.any(1), marks[same.int().argmax(1)], exact)
 
 
 def _starts_from_noise(

@@ -135,6 +135,13 @@ def sample(
     )
     if final == "zero":
         plan = whole.without_last_step()
+    if plan.points is not None:
+        low, high = plan.t_end, plan.t_start
+        if not bool(((plan.points >= low) & (plan.points <= high)).all()):
+            raise ValueError(
+                f"trajectory={plan.points.tolist()}: need times between {high:g} and {low:g}, "
+                f"where {'the last step begins' if final == 'zero' else 'sampling ends'}"
+            )
     if guidance != 1:
         plan = replace(plan, denoiser=denoiser.given(guidance=guidance))
     if image is not None:
@@ -158,7 +165,7 @@ def sample(
     if final != "none":
         _denoise(plan, out, labels, batch_size)
     out.settings |= {
-        "seed": None if noise is not None else seed,
+        "seed": None if noise is not None and plan.sampler.kind == "ode" else seed,
         "final": final,
         "guidance": guidance,
         "label": label.tolist() if isinstance(label, Tensor) else label,

@@ -303,6 +303,17 @@ def test_defaults_work_for_every_process_and_chart() -> None:
         ({"label": 3}, "not trained with labels"),
         ({"guidance": 2.0}, "no class labels"),
         ({"noise": torch.zeros(3, 2), "shape": (4,)}, "noise"),
+        ({"trajectory": torch.tensor([0.5, 1e-4])}, "between 1 and 0.001"),
+        (
+            {
+                "solver": "ddim",
+                "steps": 4,
+                "final": "zero",
+                "trajectory": torch.tensor([1.0, 1e-3]),
+            },
+            "where the last step begins",
+        ),
+        ({"solver": "heun-edm", "eta": 1.0}, "heun-edm-churn"),
     ],
 )
 def test_bad_arguments(settings: dict, message: str) -> None:
@@ -356,6 +367,26 @@ def test_a_network_starts_where_it_can_be_told_the_time(condition: type[LogSNR |
     for model in (told, told.given()):
         assert sample(model, **settings).settings["t_max"] < 1
     assert sample(Denoiser(Finite(), sde, predict="velocity"), **settings).settings["t_max"] == 1
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "ddim", "dopri5"])
+def test_times_of_a_trajectory_may_be_float32(solver: str) -> None:
+    settings: dict = {"solver": solver, "count": 3, "t_min": 0.1}
+    settings |= {} if solver == "dopri5" else {"steps": 4}
+    oracle = make_oracle("mixture", make_sde())
+    path = sample(oracle, trajectory=torch.tensor([1.0, 0.1]), **settings)
+    exact = sample(oracle, trajectory=torch.tensor([1.0, 0.1], dtype=torch.float64), **settings)
+    assert path.trajectory is not None
+    assert exact.trajectory is not None
+    assert torch.equal(path.trajectory, exact.trajectory)
+
+
+@pytest.mark.parametrize(("solver", "recorded"), [("dopri5", None), ("ancestral", 5)])
+def test_the_seed_is_recorded_where_it_has_a_part(solver: str, recorded: int | None) -> None:
+    oracle = make_oracle("gaussian", make_sde())
+    given = sample(oracle, noise=torch.randn(3, 2), solver=solver, seed=5)
+    assert given.settings["seed"] == recorded
+    assert sample(oracle, count=3, solver=solver, seed=5).settings["seed"] == 5
 
 
 def test_a_guided_model_is_a_model() -> None:
