@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .denoiser import Guided, Predictor, classes_of, innermost
 from .super_resolution import Paired
 
-__all__ = ["Progress", "batches", "device_of", "labels_of"]
+__all__ = ["Progress", "batches", "device_of", "generator_of", "labels_of"]
 
 Progress = Callable[[float], None]
 
@@ -56,6 +56,17 @@ def device_of(denoiser: Predictor) -> torch.device:
         for parameter in model.parameters():
             return parameter.device
     return torch.device("cpu")
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """A generator on the host, seeded.
+
+    Raises:
+        ValueError: a seed of more than 64 bits.
+    """
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed={seed}: need a whole number from -2^63 to 2^64 - 1")
+    return torch.Generator().manual_seed(seed)
 
 
 def labels_of(label: int | Tensor | None, count: int, denoiser: Predictor) -> Tensor | None:

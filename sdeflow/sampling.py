@@ -205,6 +205,8 @@ def encode(
         ValueError: as `sample`, or a stochastic solver.
         solvers.SolverError: as `sample`.
     """
+    if len(x) < 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}: needs at least 1 sample")
     plan = make_plan(
         denoiser,
         solver=solver,

@@ -29,9 +29,20 @@ class Told(Oracle):
     """An oracle asked at the condition instead of the time: eps(x, c(t)).
 
     With `ETSDM` this is the plug-in at the shared time, what sharing only while sampling gives.
+
+    Raises:
+        ValueError: a shared time at which the oracle has no noise prediction.
     """
 
     def __init__(self, of: Oracle, conditioning: Conditioning) -> None:
+        if isinstance(conditioning, ETSDM):
+            told = conditioning(torch.zeros(1, dtype=torch.float64))
+            x = torch.zeros(1, *of.data_shape, dtype=torch.float64)
+            if not bool(of.predict(x, told, "noise").isfinite().all()):
+                raise ValueError(
+                    f"at={conditioning.at!r}: the time told first is {float(told):g}, where "
+                    f"{type(of).__name__} has no noise prediction; use at='middle' or at='right'"
+                )
         self.of, self.conditioning = of, conditioning
         self.sde, self.data_shape = of.sde, of.data_shape
         self.breaks = tuple(sorted({*conditioning.breaks, *of.breaks}))

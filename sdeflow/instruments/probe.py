@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..batches import labels_of
+from ..batches import generator_of, labels_of
 from ..denoiser import Predictor
 from .derivative import precise, state_of
 
@@ -58,7 +58,7 @@ class Probe:
         self.model = model = precise(model)
         self.dtype, self.device = state_of(model)
         self.batch_size = batch_size
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         if x_0 is None:
             x_0 = draw_data(model, count, seed)
         else:
@@ -105,7 +105,7 @@ def draw_data(model: Predictor, count: int, seed: int = 0) -> Tensor:
             of = of.members[-1]
         else:
             raise ValueError("x_0 is missing: give samples of the data the model was made for")
-    drawn: Tensor = of.sample(count, generator=torch.Generator().manual_seed(seed))
+    drawn: Tensor = of.sample(count, generator=generator_of(seed))
     return drawn
 
 

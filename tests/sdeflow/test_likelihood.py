@@ -108,3 +108,8 @@ def test_where_no_signal_is_left() -> None:
     assert got.settings["t_max"] == 1.0
     # A tolerance of 1e-5 a step, with some hundred steps.
     assert float((got.log_prob - oracle.log_prob(x, 1e-2)).abs().max()) < 1e-3
+
+
+def test_no_data_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 sample"):
+        log_likelihood(make_oracle("gaussian", make_sde()), torch.zeros(0, 2))

@@ -289,6 +289,11 @@ def test_pairs_that_end_without_signal_are_left_out(process):
     assert of(rows(study, "step"), "t").tolist() == [0.5, 0.999]
 
 
+def test_a_seed_beyond_64_bits_is_refused():
+    with pytest.raises(ValueError, match=r"seed=\d+: need a whole number"):
+        lipschitz_study(make_oracle("gaussian", VP), times=[0.5], count=4, seed=2**70)
+
+
 def test_a_network_needs_data_and_a_grid_has_an_order():
     with pytest.raises(ValueError, match="x_0"):
         draw_data(Denoiser(make_network("mlp", "tiny", data_shape=(2,)), VP), 4)
