@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .denoiser import Predictor
+from .denoiser import Guided, Predictor, classes_of, innermost
+from .super_resolution import Paired
 
-__all__ = ["Progress", "batches", "device_of", "labels_of"]
+__all__ = ["Progress", "batches", "device_of", "generator_of", "labels_of"]
 
 Progress = Callable[[float], None]
 
@@ -50,25 +51,49 @@ def batches(
 
 def device_of(denoiser: Predictor) -> torch.device:
     """Where the model's parameters are; the host for oracles."""
-    if isinstance(denoiser, nn.Module):
-        for parameter in denoiser.parameters():
+    model = innermost(denoiser)
+    if isinstance(model, nn.Module):
+        for parameter in model.parameters():
             return parameter.device
     return torch.device("cpu")
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """A generator on the host, seeded.
+
+    Raises:
+        ValueError: a seed of more than 64 bits.
+    """
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed={seed}: need a whole number from -2^63 to 2^64 - 1")
+    return torch.Generator().manual_seed(seed)
 
 
 def labels_of(label: int | Tensor | None, count: int, denoiser: Predictor) -> Tensor | None:
     """(N,) labels on the model's device, checked against its number of classes.
 
+    Those of a `Paired` model are the numbers of its pairs, by default all in order. A label that
+    a `Guided` model binds to each sample is given out here, to stay with its sample in a batch.
+
     Raises:
         ValueError: a model without labels, a label out of range, or not one per sample.
     """
+    pairs = len(denoiser.image) if isinstance(denoiser, Paired) else None
+    if label is None and pairs is not None:
+        if pairs != count:
+            raise ValueError(f"image: {pairs} images for {count} samples; say which, as labels")
+        label = torch.arange(count)
+    if label is None and isinstance(denoiser, Guided) and denoiser.num_classes:
+        label = denoiser.label
     if label is None:
         return None
     labels = torch.as_tensor(label, dtype=torch.int64)
-    classes = getattr(getattr(denoiser, "network", denoiser), "num_classes", None)
+    classes = classes_of(denoiser) if pairs is None else pairs
     if not classes:
         raise ValueError(f"label={label}: this model was not trained with labels; leave it out")
-    if int(labels.min()) < 0 or int(labels.max()) > classes:
+    # One label more than there are classes stands for "no class"; there is no such pair.
+    largest = classes if pairs is None else classes - 1
+    if int(labels.min()) < 0 or int(labels.max()) > largest:
         raise ValueError(f"label={label}: labels run from 0 to {classes - 1}")
     if labels.dim() and len(labels) != count:
         raise ValueError(f"label: {len(labels)} labels for {count} samples")

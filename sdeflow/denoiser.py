@@ -17,8 +17,9 @@ sigma_data = 1. Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.1259
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,18 @@ from torch import Tensor, nn
 from .conditioning import Conditioning, Time
 from .sde import SDE, like, times
 
-__all__ = ["PREDICTIONS", "Denoiser", "Guided", "Predictor", "convert"]
+__all__ = [
+    "PREDICTIONS",
+    "Around",
+    "Denoiser",
+    "Guided",
+    "Predictor",
+    "classes_of",
+    "convert",
+    "innermost",
+]
+
+_Around = TypeVar("_Around", bound="Around")
 
 PREDICTIONS = ("noise", "data", "score", "velocity")
 
@@ -130,9 +142,10 @@ class Denoiser(nn.Module, Predictor):
 
     Args:
         network: module called as F(x, c), or F(x, c, label) where a label is given; x is
-            (B, ...), c is (B,) in x's dtype and device, unless the module has an attribute
-            `condition_dtype = torch.float64`: then c stays float64 on the host. One with an
-            attribute `image_channels` above 0 is called as F(x, c, label, image).
+            (B, ...) in the dtype of the module's parameters, c is (B,) in x's dtype and device,
+            unless the module has an attribute `condition_dtype = torch.float64`: then c stays
+            float64 on the host. One with an attribute `image_channels` above 0 is called as
+            F(x, c, label, image).
         sde: the forward process.
         conditioning: what the network is told about time; `Time()` by default.
         predict: what F answers: noise, data, score or velocity (divided by sqrt(n2)).
@@ -203,18 +216,23 @@ class Denoiser(nn.Module, Predictor):
         x, c = self.inputs(x, t)
         given = () if label is None else (label,)
         out: Tensor = (
-            self.network(x, c, *given) if image is None else self.network(x, c, label, image)
+            self.network(x, c, *given)
+            if image is None
+            else self.network(x, c, label, image.to(x.dtype))
         )
         return out
 
     def inputs(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """What the network is given: x, scaled where it is to be, and the condition c, (B,)."""
         t = _host_times(t, x)
+        if self.scale_input and not self.sde.variance_preserving:
+            x = x * like(1 / self._size(t), x)
+        # A state in float64 may be integrated with a network in float32.
+        weights = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        x = x.to(next(weights, x.dtype))
         c = self.conditioning(t)
         if getattr(self.network, "condition_dtype", None) is not torch.float64:
             c = c.to(dtype=x.dtype).to(device=x.device)
-        if self.scale_input and not self.sde.variance_preserving:
-            x = x * like(1 / self._size(t), x)
         return x, c
 
     def _size(self, t: Tensor) -> Tensor:
@@ -244,7 +262,41 @@ class Denoiser(nn.Module, Predictor):
         return torch.addcmul(like(b, x) * out, like(a, x), x)
 
 
-class Guided(Predictor):
+class Around(Predictor):
+    """Base of predictors that ask another, of the same process, with something bound.
+
+    Args:
+        of: the model asked.
+    """
+
+    def __init__(self, of: Predictor) -> None:
+        self.of = of
+        self.sde, self.breaks = of.sde, of.breaks
+        self.prediction, self.quantised = of.prediction, of.quantised
+
+    def visited(self, t: Tensor) -> Tensor:
+        return self.of.visited(t)
+
+    def around(self: _Around, of: Predictor) -> _Around:
+        """The same, asking another model of the same process."""
+        made = copy.copy(self)
+        made.of = of
+        return made
+
+
+def innermost(model: Predictor) -> Predictor:
+    """The `Denoiser` or the oracle that is asked in the end."""
+    while isinstance(model, Around):
+        model = model.of
+    return model
+
+
+def classes_of(model: Predictor) -> int:
+    """How many classes the model's labels name; 0 for a model without labels."""
+    return getattr(getattr(model, "network", model), "num_classes", None) or 0
+
+
+class Guided(Around):
     """A predictor with its label bound, and guided: null + guidance (labelled - null).
 
     Args:
@@ -252,10 +304,11 @@ class Guided(Predictor):
         label: an integer for all samples, a (B,) tensor, or None to take the label per call.
         guidance: 1 for the conditional model itself, 0 for the unconditional one, above 1 to
             exaggerate the label.
-        null: the label that stands for "no label"; by default `of.network.num_classes`.
+        null: the label that stands for "no label"; by default the model's number of classes.
 
     Raises:
-        ValueError: guidance other than 1 on a model without a null label.
+        ValueError: guidance other than 1 on a model without a null label, and when it is asked
+            without a label.
     """
 
     def __init__(
@@ -265,18 +318,14 @@ class Guided(Predictor):
         guidance: float = 1.0,
         null: int | None = None,
     ) -> None:
-        if null is None:
-            null = getattr(getattr(of, "network", None), "num_classes", None)
+        super().__init__(of)
+        self.num_classes = classes_of(of)
+        null = self.num_classes if null is None else null
         if guidance != 1 and not null:
             raise ValueError(
                 f"guidance={guidance}: this model has no class labels to be guided by; use 1"
             )
-        self.of, self.label, self.guidance, self.null = of, label, guidance, null
-        self.sde, self.breaks = of.sde, of.breaks
-        self.prediction, self.quantised = of.prediction, of.quantised
-
-    def visited(self, t: Tensor) -> Tensor:
-        return self.of.visited(t)
+        self.label, self.guidance, self.null = label, guidance, null
 
     def predict(
         self,
@@ -288,11 +337,11 @@ class Guided(Predictor):
     ) -> Tensor:
         of: Any = self.of
         images = () if image is None else (image,)
-        label = self._labels(x) if label is None else label
+        label = self.labels(x, label)
         if label is None or self.guidance == 1:
             answer: Tensor = of.predict(x, t, wanted, label, *images)
             return answer
-        nothing = torch.full_like(label, self.null or 0)
+        nothing = torch.full_like(label, self.null)
         # One call for both halves: the network is the cost, and twice the batch is cheaper.
         twice = (torch.cat([a, a]) for a in images)
         both = of.predict(
@@ -301,8 +350,20 @@ class Guided(Predictor):
         labelled, plain = both.chunk(2)
         return torch.lerp(plain, labelled, self.guidance)
 
-    def _labels(self, x: Tensor) -> Tensor | None:
+    def labels(self, x: Tensor, label: Tensor | None = None) -> Tensor | None:
+        """The labels of x (B, ...): `label`, or those bound; (B,), or None for none.
+
+        Raises:
+            ValueError: there are none, and guidance is not 1.
+        """
+        if label is not None:
+            return label
         if self.label is None:
+            if self.guidance != 1:
+                raise ValueError(
+                    f"guidance={self.guidance}: there is no class to be guided towards; give "
+                    "label, or leave guidance at 1"
+                )
             return None
         label = torch.as_tensor(self.label, device=x.device)
         return label.expand(x.shape[0]) if label.dim() == 0 else label

@@ -30,7 +30,7 @@ from torch import Tensor
 from solvers import Controller, Solution, Status, odeint
 from solvers.noise import NoiseSource, sample_seeds
 
-from .batches import batches, device_of, labels_of
+from .batches import batches, device_of, generator_of, labels_of
 from .chart import Chart
 from .denoiser import Predictor
 from .dynamics import ProbabilityFlow
@@ -113,6 +113,8 @@ def log_likelihood(
     """
     if divergence not in ("exact", "hutchinson"):
         raise ValueError(f"divergence={divergence!r}: choose exact or hutchinson")
+    if len(x) < 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}: needs at least 1 sample")
     if draws < 1:
         raise ValueError(f"draws={draws}: need at least 1")
     if not find_sampler(solver).adaptive:
@@ -270,7 +272,7 @@ def levels_of(x: Tensor) -> int | None:
 def dequantise(x: Tensor, levels: int, seed: int = 0) -> Tensor:
     """Uniform dequantisation: 2 (k + u)/Q - 1 with k the integer behind x and u in [0, 1)."""
     k = ((x.double() + 1) / 2 * (levels - 1)).round()
-    u = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    u = torch.rand(x.shape, generator=generator_of(seed), dtype=torch.float64)
     return (2 * (k + u.to(k.device)) / levels - 1).to(x.dtype)
 
 

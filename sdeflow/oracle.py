@@ -43,6 +43,9 @@ class Oracle(Predictor):
     """
 
     data_shape: tuple[int, ...]
+    # Known of all four without a conversion, and the one that every other follows from without a
+    # division by alpha, which may be 0 at t = 1.
+    prediction = "velocity"
 
     def log_prob(self, x: Tensor, t: Tensor | float) -> Tensor:
         """log p_t(x), (B,), in nats."""
@@ -305,10 +308,24 @@ class LabelledOracle(Oracle):
         return out
 
 
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name}={value}: must be at least {least}")
+
+
+def _not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}: must be 0 or more, and finite")
+
+
 def _eight_modes(
     sde: SDE, width: float = 0.1, modes: int = 8, dim: int = 2, radius: float = 1.0
 ) -> Mixture:
     """Modes on a circle of the first two axes, weights proportional to exp(linspace(0, 1))."""
+    _at_least(1, modes=modes, dim=dim)
+    _not_negative(width=width)
     angle = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
     means = torch.zeros(modes, dim, dtype=torch.float64)
     circle = torch.stack([torch.cos(angle), torch.sin(angle)], dim=1)
@@ -318,12 +335,15 @@ def _eight_modes(
 
 
 def _gaussian(sde: SDE, width: float = 0.5, mean: float = 0.5, dim: int = 2) -> Gaussian:
+    _at_least(1, dim=dim)
+    _not_negative(width=width)
     return Gaussian(sde, torch.full((dim,), mean, dtype=torch.float64), width=width)
 
 
 def _finite(sde: SDE, data: str = "digits", count: int = 0, image_size: int = 0) -> FiniteData:
     from .data import load_data
 
+    _at_least(0, count=count)
     points = load_data(data, image_size=image_size or None).train
     return FiniteData(sde, points[: count or None].double())
 
@@ -365,7 +385,7 @@ def make_oracle(spec: str, sde: SDE) -> Oracle:
     * classes: data=digits, ridge=1e-4, image_size: a Gaussian of full covariance per class
 
     Raises:
-        ValueError: unknown name or key, or a value that is not of the key's kind.
+        ValueError: unknown name or key, or a value that the key cannot have.
     """
     name, _, rest = spec.partition(":")
     if name not in ORACLES:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from solvers import PI, PID, Controller, I
+from solvers.registry import find
 
 from .chart import Chart, parse_chart
-from .denoiser import Predictor
+from .denoiser import Denoiser, Predictor, innermost
 from .dynamics import ProbabilityFlow, ReverseSDE
 from .grids import time_grid
 from .oracle import Oracle
@@ -151,6 +152,11 @@ def make_plan(
                 f"solver={solver!r} chooses its own times, and this model knows the noise levels "
                 "it was trained at only: give steps (--steps), e.g. 50 with solver ddim"
             )
+        if _asks_inside(sampler):
+            raise ValueError(
+                f"solver={solver!r} asks the model between the ends of its steps, too, and this "
+                "model knows the noise levels it was trained at only: take ddim, dpmpp-2m or heun"
+            )
         # Steps that end at the same level are one step.
         times = torch.unique_consecutive(denoiser.visited(times))
         t_max, t_min = float(times[0]), float(times[-1])
@@ -168,7 +174,7 @@ def make_plan(
         atol,
         controller,
         max_evaluations,
-        points,
+        None if points is None else _exact(points, [t_max, t_min] if times is None else times),
     )
 
 
@@ -185,13 +191,34 @@ def _no_control(sampler: Sampler, given: dict[str, Any]) -> None:
         )
 
 
+def _asks_inside(sampler: Sampler) -> bool:
+    """Whether the model is asked at times that are not exactly ends of steps."""
+    if sampler.kind == "chain":
+        return sampler.churn != 0
+    # Backends round times to the state's type, and what is just below a level is another one.
+    return sampler.source in BACKENDS or find(sampler.method, sampler.kind)[0].inside
+
+
+def _exact(points: Tensor, marks: Tensor | list[float]) -> Tensor:
+    """Times in float64, (T,): a mark that was rounded to the points' own type is that mark."""
+    exact = points.double()
+    if not points.is_floating_point():
+        return exact
+    marks = torch.as_tensor(marks, dtype=torch.float64)
+    same = points[:, None] == marks.to(points.dtype)
+    return torch.where(same.any(1), marks[same.int().argmax(1)], exact)
+
+
 def _starts_from_noise(
     denoiser: Predictor, sampler: Sampler, chart: Chart, grid: str | None
 ) -> bool:
-    """Whether t = 1 will do: alpha(1) > 0, or nothing on the way divides by it."""
+    """Whether t = 1 will do: alpha(1) > 0, or nothing on the way divides by it or tells it."""
     if denoiser.sde.has_signal_at(1.0):
         return True
-    told = isinstance(denoiser, Oracle) or denoiser.prediction in ("data", "velocity")
+    model = innermost(denoiser)
+    told = isinstance(model, Oracle) or model.prediction in ("data", "velocity")
+    if isinstance(model, Denoiser):
+        told = told and bool(model.conditioning(torch.ones(1, dtype=torch.float64)).isfinite())
     try:
         chart.check(0.5, 1.0)
         if grid is not None:

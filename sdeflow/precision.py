@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .denoiser import Around
+
 __all__ = ["check_float64", "in_float64", "own_precision"]
 
 _Model = TypeVar("_Model")
@@ -31,6 +33,8 @@ def in_float64(model: _Model) -> _Model:
 
     Models without parameters (oracles) are float64 already and come back as they are.
     """
+    if isinstance(model, Around):
+        return model.around(in_float64(model.of))
     if not isinstance(model, nn.Module):
         return model
     made = copy.deepcopy(model)

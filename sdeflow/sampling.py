@@ -24,7 +24,7 @@ from solvers.sde import sdeint
 
 from .batches import Progress, batches, device_of, labels_of
 from .chart import Chart
-from .denoiser import Predictor
+from .denoiser import Predictor, innermost
 from .dynamics import ReverseSDE
 from .modes import evaluated
 from .plan import Plan, make_plan
@@ -138,11 +138,20 @@ def sample(
     )
     if final == "zero":
         plan = whole.without_last_step()
+    if plan.points is not None:
+        low, high = plan.t_end, plan.t_start
+        if not bool(((plan.points >= low) & (plan.points <= high)).all()):
+            raise ValueError(
+                f"trajectory={plan.points.tolist()}: need times between {high:g} and {low:g}, "
+                f"where {'the last step begins' if final == 'zero' else 'sampling ends'}"
+            )
     if guidance != 1:
         plan = replace(plan, denoiser=denoiser.given(guidance=guidance))
     if image is not None:
         if len(image) != count:
             raise ValueError(f"image: {len(image)} images for {count} samples")
+        if isinstance(denoiser, Paired):
+            raise ValueError("image: this model has one for each sample already; leave it out")
         plan = replace(plan, denoiser=Paired(plan.denoiser, image, labels))
         labels = torch.arange(count)
     device = device_of(denoiser)
@@ -159,7 +168,7 @@ def sample(
     if final != "none":
         _denoise(plan, out, labels, batch_size)
     out.settings |= {
-        "seed": None if noise is not None else seed,
+        "seed": None if noise is not None and plan.sampler.kind == "ode" else seed,
         "final": final,
         "guidance": guidance,
         "label": label.tolist() if isinstance(label, Tensor) else label,
@@ -201,6 +210,8 @@ def encode(
         ValueError: as `sample`, or a stochastic solver.
         solvers.SolverError: as `sample`.
     """
+    if len(x) < 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}: needs at least 1 sample")
     if steps is None and grid is None and find_sampler(solver).adaptive:
         rtol, atol = (1e-5 if value is None else value for value in (rtol, atol))
     plan = make_plan(
@@ -239,7 +250,7 @@ def _sample_shape(
             raise ValueError(f"noise: shape {tuple(noise.shape)}, need (N, {shape})")
         return tuple(noise.shape[1:])
     if shape is None:
-        shape = getattr(denoiser, "data_shape", None)
+        shape = getattr(innermost(denoiser), "data_shape", None)
     if shape is None:
         raise ValueError("shape=None: say the shape of one sample, for example (1, 28, 28)")
     return tuple(shape)

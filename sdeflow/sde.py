@@ -209,7 +209,8 @@ class SubVP(VP):
         return -2 * self.alpha(t) * self.alpha_dot(t)
 
     def log_snr(self, t: Tensor | float) -> Tensor:
-        return 2 * super().log_snr(t) - self.log_alpha(t)
+        # Not 2 lambda - log alpha, with lambda VP's own: both are infinite where alpha = 0.
+        return self.log_alpha(t) - torch.log(self.sigma(t))
 
     def time_of_log_snr(self, log_snr: Tensor | float) -> Tensor:
         # alpha / (1 - alpha^2) = exp(lambda) has the root log alpha = -asinh(exp(-lambda) / 2);

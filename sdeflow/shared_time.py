@@ -11,6 +11,8 @@ The integrals are Gauss-Legendre sums in log-SNR.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,16 +29,37 @@ class Told(Oracle):
     """An oracle asked at the condition instead of the time: eps(x, c(t)).
 
     With `ETSDM` this is the plug-in at the shared time, what sharing only while sampling gives.
+
+    Raises:
+        ValueError: a shared time at which the oracle has no noise prediction.
     """
 
     def __init__(self, of: Oracle, conditioning: Conditioning) -> None:
+        if isinstance(conditioning, ETSDM):
+            told = conditioning(torch.zeros(1, dtype=torch.float64))
+            x = torch.zeros(1, *of.data_shape, dtype=torch.float64)
+            if not bool(of.predict(x, told, "noise").isfinite().all()):
+                raise ValueError(
+                    f"at={conditioning.at!r}: the time told first is {float(told):g}, where "
+                    f"{type(of).__name__} has no noise prediction; use at='middle' or at='right'"
+                )
         self.of, self.conditioning = of, conditioning
         self.sde, self.data_shape = of.sde, of.data_shape
         self.breaks = tuple(sorted({*conditioning.breaks, *of.breaks}))
 
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
-        noise = self.of.predict(x, self.conditioning(t), "noise", label)
-        return _from_noise(self.sde, x, t, noise, wanted)
+        c = self.conditioning(t)
+        if wanted == "noise":
+            return self.of.predict(x, c, wanted, label)
+
+        def ask(rows: Tensor, given: str) -> Tensor:
+            return self.of.predict(x[rows], c[rows], given, None if label is None else label[rows])
+
+        def shared(rows: Tensor) -> Tensor:
+            return _from_noise(self.sde, x[rows], t[rows], ask(rows, "noise"), wanted)
+
+        # Told the time itself, the oracle's own answer has no alpha(1) = 0 to divide by.
+        return _by_rows(x, c != t, shared, lambda rows: ask(rows, wanted))
 
 
 class SharedTime(Oracle):
@@ -82,13 +105,26 @@ class SharedTime(Oracle):
 
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
         interval = self.conditioning.interval(t)
-        early = interval < len(self.conditioning.edges)
-        noise = torch.empty_like(x)
-        if bool(early.any()):
-            noise[early] = self._shared(x[early], interval[early])
-        if not bool(early.all()):
-            noise[~early] = self.of.predict(x[~early], t[~early], "noise")
-        return _from_noise(self.sde, x, t, noise, wanted)
+
+        def shared(rows: Tensor) -> Tensor:
+            noise = self._shared(x[rows], interval[rows])
+            return _from_noise(self.sde, x[rows], t[rows], noise, wanted)
+
+        def alone(rows: Tensor) -> Tensor:
+            return self.of.predict(x[rows], t[rows], wanted)
+
+        return _by_rows(x, interval < len(self.conditioning.edges), shared, alone)
+
+
+def _by_rows(
+    x: Tensor, rows: Tensor, one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The answer of `one` where `rows` (B,) holds, of `other` elsewhere; like x."""
+    out = torch.empty_like(x)
+    for chosen, answer in ((rows, one), (~rows, other)):
+        if bool(chosen.any()):
+            out[chosen] = answer(chosen)
+    return out
 
 
 def _from_noise(sde: SDE, x: Tensor, t: Tensor, noise: Tensor, wanted: str) -> Tensor:

@@ -241,6 +241,11 @@ def run_chain(
         raise ValueError(f"transition={transition!r}: choose one of {', '.join(CHAINS)}")
     if not eta >= 0 or (eta > 1 and transition in ("ddim", "pc")):
         raise ValueError(f"eta={eta}: the noise level of {transition} must be in [0, 1]")
+    if eta and transition == "heun-edm":
+        raise ValueError(
+            f"eta={eta}: heun-edm adds noise by its churn alone; leave eta at 0, or use "
+            "heun-edm-churn"
+        )
     if not 0 <= churn < math.inf:
         raise ValueError(f"churn={churn}: must be 0 or more, for example 40")
     grid = times.tolist()

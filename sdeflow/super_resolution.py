@@ -17,7 +17,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from .denoiser import Predictor
+from .denoiser import Around, Predictor
 
 __all__ = ["Paired", "check_images", "first_images", "low_resolution"]
 
@@ -52,7 +52,7 @@ def first_images(x_0: Tensor, factor: int, count: int) -> Tensor:
     return low_resolution(x_0[torch.arange(count) % len(x_0)], factor)
 
 
-class Paired(Predictor):
+class Paired(Around):
     """A model with one image (and class) per sample; its "label" is the number of the pair.
 
     Args:
@@ -67,16 +67,20 @@ class Paired(Predictor):
     def __init__(self, of: Predictor, image: Tensor, label: Tensor | None = None) -> None:
         if label is not None and len(label) != len(image):
             raise ValueError(f"label: {len(label)} labels for {len(image)} images")
-        self.of: Any = of
+        super().__init__(of)
         self.image, self.label = image, label
-        self.sde, self.breaks = of.sde, of.breaks
-        self.prediction, self.quantised = of.prediction, of.quantised
-
-    def visited(self, t: Tensor) -> Tensor:
-        visited: Tensor = self.of.visited(t)
-        return visited
 
     def predict(self, x: Tensor, t: Tensor, wanted: str, label: Tensor | None = None) -> Tensor:
+        of: Any = self.of
+        answer: Tensor = of.predict(x, t, wanted, *self.given_to(x, label))
+        return answer
+
+    def given_to(self, x: Tensor, label: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Classes and images of x (B, ...), whose pairs have the numbers `label`.
+
+        Raises:
+            ValueError: no numbers, and not one pair per sample.
+        """
         if label is None:
             if len(x) != len(self.image):
                 raise ValueError(
@@ -87,5 +91,4 @@ class Paired(Predictor):
         known = (
             None if self.label is None else self.label[label.to(self.label.device)].to(x.device)
         )
-        answer: Tensor = self.of.predict(x, t, wanted, known, image)
-        return answer
+        return known, image

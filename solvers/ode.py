@@ -267,6 +267,7 @@ for _tableau in TABLEAUS.values():
             _tableau.order,
             adaptive=bool(_tableau.error),
             evaluations=_tableau.evaluations,
+            inside=not {*_tableau.c} <= {0, 1},
             note=_NOTES[_tableau.name],
         ),
         partial(_runge_kutta, tableau=_tableau),

@@ -72,6 +72,8 @@ class MethodInfo:
         logs: what the log holds: "attempts" (accepted and rejected, with errors), "steps"
             (accepted and rejected, without errors), "grid" (the steps taken), or "nothing".
         evaluations: evaluations of the field per accepted step; 0 if this varies.
+        inside: whether it evaluates the field inside its steps, too, not at their ends alone;
+            not said of backends.
         measured: whether it integrates `du = N dmu` with weights that are exact for the measure.
         controller: what sets its steps by default; None for `PI()`.
         note: one line on what it is.
@@ -88,6 +90,7 @@ class MethodInfo:
     dense: bool = True
     logs: Literal["attempts", "steps", "grid", "nothing"] = "attempts"
     evaluations: int = 0
+    inside: bool = False
     measured: bool = False
     controller: Controller | None = None
     note: str = ""

@@ -236,6 +236,7 @@ for _name, _order, _note in (
             adaptive=_name != "euler-maruyama",
             dense=False,
             evaluations=_STEPPERS[_name].stages,
+            inside=_name.startswith("sra"),
             note=_note,
         )
     )

@@ -165,7 +165,7 @@ def exact_model(spec: str, values: dict[str, Any]) -> tuple[Predictor, str]:
     conditioning = build_conditioning(process, sde)
     if not isinstance(conditioning, ETSDM):
         return oracle, about
-    about += f", time shared in {process.etsdm_intervals} intervals ({values['shared']})"
+    about += f", time shared in {len(conditioning.edges)} intervals ({values['shared']})"
     if values["shared"] == "plug-in":
         return Told(oracle, conditioning), about
     return SharedTime(oracle, conditioning), about
@@ -197,9 +197,11 @@ def foreign_model(spec: str, config: TrainConfig, device: str) -> tuple[Predicto
         factory = getattr(importlib.import_module(place), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"--model {spec}: {error}") from error
+    except Exception as error:  # whatever a stranger's code raises is bad input to us
+        raise ValueError(f"--model {spec}: {type(error).__name__}: {error}") from error
     try:
         made = factory()
-    except Exception as error:  # whatever a stranger's code raises is bad input to us
+    except Exception as error:
         raise ValueError(f"--model {spec}: {type(error).__name__}: {error}") from error
     if isinstance(made, Predictor):
         if isinstance(made, nn.Module):
@@ -237,6 +239,11 @@ def find_measured(
     given = [name for name in (run, oracle, model) if name is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)}: give one of RUN, --oracle and --model")
+    written = str(values["etsdm_edges"])
+    if written.partition(":")[0] not in ("time", "sigma", "log-snr"):
+        only_with(
+            ctx, ("etsdm_intervals",), f"beside --etsdm-edges {written}: their number is settled"
+        )
     if oracle is not None:
         only_with(ctx, FOREIGN, "belongs to --model: an oracle brings its own")
         made, about = exact_model(oracle, values)

@@ -59,7 +59,13 @@ class ETSDM(Conditioning):
         least: float = 0.0,
     ) -> None:
         if isinstance(edges, str):
-            threshold = default_threshold(sde) if threshold is None else threshold
+            if threshold is None:
+                threshold = default_threshold(sde)
+                if not 0 < threshold < 1:
+                    raise ValueError(
+                        f"threshold=None: {sde.name} never has the log-SNR of linear VP at 0.1, "
+                        "which sets the default; give a time inside (0, 1), e.g. 0.1"
+                    )
             if not 0 < threshold < 1:
                 raise ValueError(f"threshold={threshold}: must be a time inside (0, 1), e.g. 0.1")
             if intervals < 1:
@@ -88,7 +94,8 @@ class ETSDM(Conditioning):
             raise ValueError(f"at={at!r}: choose left, middle or right")
         if not 0 <= least < points[0]:
             raise ValueError(
-                f"least={least}: must be below the first edge, {points[0]:g}; use fewer intervals"
+                f"least={least:g} (t_min where the noise level is shared): must be below the "
+                f"first edge, {points[0]:g}; use a smaller t_min, or fewer intervals"
             )
         self._edges, self._times = right, shared[at].clamp(min=least)
         emitted = self.of(self._times)

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from solvers.noise import NoiseSource, sample_seeds
 
 from ..batches import Progress, device_of
-from ..denoiser import Predictor
+from ..denoiser import Predictor, innermost
 from ..grids import time_grid
 from ..modes import evaluated
 from ..plan import make_plan
@@ -169,7 +169,7 @@ def error_budget(
         ).t_start  # fmt: skip
         plan = make_plan(model, **own, **{**common, "t_max": start}, max_evaluations=1)
     if shape is None:
-        shape = getattr(model, "data_shape", None)
+        shape = getattr(innermost(model), "data_shape", None)
     if shape is None:
         raise ValueError("shape=None: say the shape of one sample, for example (1, 28, 28)")
     if exact is not None and tuple(getattr(exact, "data_shape", shape)) != tuple(shape):
@@ -178,7 +178,7 @@ def error_budget(
             f"model {tuple(shape)}"
         )
     bounds = _bounds(plan.times, start, t_min, bins, model)
-    network = isinstance(model, nn.Module)
+    network = isinstance(innermost(model), nn.Module)
     flow = _Flow(label, guidance, batch_size, reference_tolerance)
     precise = in_float64(model)
     check_float64(precise, shape, label)

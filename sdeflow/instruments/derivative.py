@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..conditioning import ETSDM, Conditioning
-from ..denoiser import Denoiser, Guided, Predictor, convert
+from ..denoiser import Around, Denoiser, Guided, Predictor, convert, innermost
 from ..networks import MLP, UNet
 from ..precision import own_precision
 from ..sde import like
 from ..shared_time import Told
+from ..super_resolution import Paired
 from .dual import Dual
 
 __all__ = ["TimeDerivative", "differentiable", "precise", "predictions", "push", "state_of",
@@ -56,20 +57,17 @@ class TimeDerivative:
 
 def precise(model: Predictor) -> Predictor:
     """The model with weights of at least float32: itself, or a copy if some are of 16 bits."""
-    if isinstance(model, Guided):
+    if isinstance(model, Around):
         of = precise(model.of)
-        if of is not model.of:
-            model = copy.copy(model)
-            model.of = of
-    elif isinstance(model, nn.Module) and any(p.element_size() < 4 for p in model.parameters()):
+        return model if of is model.of else model.around(of)
+    if isinstance(model, nn.Module) and any(p.element_size() < 4 for p in model.parameters()):
         return copy.deepcopy(model).float()
     return model
 
 
 def state_of(model: Predictor) -> tuple[torch.dtype, torch.device]:
     """Precision and device to measure in: those of the weights; float64, host for exact models."""
-    while isinstance(model, Guided):
-        model = model.of
+    model = innermost(model)
     if isinstance(model, nn.Module):
         for parameter in model.parameters():
             return parameter.dtype, parameter.device
@@ -135,14 +133,21 @@ def time_derivative(
 
 
 def _derivatives(
-    model: Predictor, x: Tensor, t: Tensor, wanted: tuple[str, ...], label: Tensor | None
+    model: Predictor,
+    x: Tensor,
+    t: Tensor,
+    wanted: tuple[str, ...],
+    label: Tensor | None,
+    image: Tensor | None = None,
 ) -> dict[str, TimeDerivative]:
     if isinstance(model, Denoiser):
-        return _of_denoiser(model, x, t, wanted, label)
+        return _of_denoiser(model, x, t, wanted, label, image)
     if isinstance(model, Told):
         return _of_told(model, x, t, wanted, label)
     if isinstance(model, Guided):
-        return _of_guided(model, x, t, wanted, label)
+        return _of_guided(model, x, t, wanted, label, image)
+    if isinstance(model, Paired):
+        return _derivatives(model.of, x, t, wanted, *model.given_to(x, label))
     return {name: _of_any(model, x, t, name, label) for name in wanted}
 
 
@@ -178,7 +183,12 @@ def _coefficients(model: Denoiser, wanted: str) -> Callable[[Tensor], tuple[Tens
 
 
 def _of_denoiser(
-    model: Denoiser, x: Tensor, t: Tensor, wanted: Iterable[str], label: Tensor | None
+    model: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    wanted: Iterable[str],
+    label: Tensor | None,
+    image: Tensor | None,
 ) -> dict[str, TimeDerivative]:
     c, dc = _condition(model.conditioning, t)
     if getattr(model.network, "condition_dtype", None) is not torch.float64:
@@ -188,8 +198,9 @@ def _of_denoiser(
         sde = model.sde
         scale, slope = _along(lambda t: 1 / torch.hypot(sde.alpha(t), sde.sigma(t)), t)
         fed, dx = like(scale, x) * x, like(slope, x) * x
-    out, told = _of_network(model.network, fed, None, c, dc, label)
-    whole = told if dx is None else _of_network(model.network, fed, dx, c, dc, label)[1]
+    rest = (label,) if image is None else (label, image)
+    out, told = _of_network(model.network, fed, None, c, dc, *rest)
+    whole = told if dx is None else _of_network(model.network, fed, dx, c, dc, *rest)[1]
     found = {}
     for name in wanted:
         if name == model.prediction and model.sde.variance_preserving:
@@ -204,10 +215,16 @@ def _of_denoiser(
 
 
 def _of_network(
-    network: nn.Module, x: Tensor, dx: Tensor | None, c: Tensor, dc: Tensor, label: Tensor | None
+    network: nn.Module,
+    x: Tensor,
+    dx: Tensor | None,
+    c: Tensor,
+    dc: Tensor,
+    label: Tensor | None,
+    *image: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """F(x, c) and its derivative along (dx, dc), both in x's dtype."""
-    rest = () if label is None else (label,)
+    rest = () if label is None and not image else (label, *image)
     if isinstance(network, (UNet, MLP)):
         out = network(x if dx is None else Dual.of(x, dx), Dual.of(c, dc), *rest)
         return out.value.to(x.dtype), out.tangent.to(x.dtype)
@@ -239,15 +256,20 @@ def _of_told(
 
 
 def _of_guided(
-    model: Guided, x: Tensor, t: Tensor, wanted: tuple[str, ...], label: Tensor | None
+    model: Guided,
+    x: Tensor,
+    t: Tensor,
+    wanted: tuple[str, ...],
+    label: Tensor | None,
+    image: Tensor | None,
 ) -> dict[str, TimeDerivative]:
     """Guidance is linear in the two predictions, so it is in their derivatives."""
-    label = model._labels(x) if label is None else label
+    label = model.labels(x, label)
     if label is None or model.guidance == 1:
-        return _derivatives(model.of, x, t, wanted, label)
-    nothing = torch.full_like(label, model.null or 0)
-    labelled = _derivatives(model.of, x, t, wanted, label)
-    plain = _derivatives(model.of, x, t, wanted, nothing)
+        return _derivatives(model.of, x, t, wanted, label, image)
+    nothing = torch.full_like(label, model.null)
+    labelled = _derivatives(model.of, x, t, wanted, label, image)
+    plain = _derivatives(model.of, x, t, wanted, nothing, image)
 
     def mix(low: Tensor | None, high: Tensor | None) -> Tensor | None:
         return None if low is None or high is None else torch.lerp(low, high, model.guidance)

@@ -143,7 +143,8 @@ def lipschitz_study(
         x_0: data, (N, ...); an oracle draws its own.
         times: where to measure, in (0, 1]; by default 41 times from 1e-5 to 1, or to 0.999 where
             no signal is left at 1.
-        steps: differences t' - t of the finite quotient K; pairs beyond t = 1 are left out.
+        steps: differences t' - t of the finite quotient K; pairs beyond t = 1 are left out, and
+            those that end there where no signal is left.
         measure: predictions to measure, out of `sdeflow.denoiser.PREDICTIONS`.
         derivative: whether to take the exact derivative, too.
         in_x: whether to measure the largest singular value of d pred/dx and the curvature of the
@@ -173,8 +174,10 @@ def lipschitz_study(
     breaks = [b for b in model.breaks if times.min() <= b <= times.max()]
     curve: list[dict[str, Any]] = []
     jumps: list[dict[str, Any]] = []
+    # Where no signal is left log-SNR is infinite, and with it what may be measured or told.
+    last = 1.0 if sde.has_signal_at(1.0) else math.nextafter(1.0, 0.0)
     for i, t in enumerate(times.tolist()):
-        ends = [(step, t + step) for step in steps if t + step <= 1]
+        ends = [(step, t + step) for step in steps if t + step <= last]
         norms = _norms(probe, t, [end for _, end in ends], measure, derivative, in_x)
         for (prediction, quantity, end), values in norms.items():
             step = None if end is None else end - t

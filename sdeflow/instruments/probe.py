@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..batches import generator_of, labels_of
 from ..denoiser import Predictor
 from .derivative import precise, state_of
 
@@ -28,7 +29,7 @@ class Probe:
     Args:
         model: the model; of 16-bit weights a float32 copy is measured.
         x_0: data, (N, ...), on the host; None lets an exact model draw its own.
-        label: classes of x_0, (N,), or None.
+        label: classes of x_0, (N,), or None; sample i belongs to pair i of a `Paired` model.
         count: how many samples.
         batch_size: how many at once.
         seed: of the noise, and of which x_0.
@@ -57,12 +58,14 @@ class Probe:
         self.model = model = precise(model)
         self.dtype, self.device = state_of(model)
         self.batch_size = batch_size
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         if x_0 is None:
             x_0 = draw_data(model, count, seed)
         else:
             if label is not None and len(label) != len(x_0):
                 raise ValueError(f"label: {len(label)} classes for {len(x_0)} samples of x_0")
+            if label is None:
+                label = labels_of(None, len(x_0), model)
             # Each sample once before any comes again.
             rounds = [
                 torch.randperm(len(x_0), generator=generator) for _ in range(-(-count // len(x_0)))
@@ -102,7 +105,7 @@ def draw_data(model: Predictor, count: int, seed: int = 0) -> Tensor:
             of = of.members[-1]
         else:
             raise ValueError("x_0 is missing: give samples of the data the model was made for")
-    drawn: Tensor = of.sample(count, generator=torch.Generator().manual_seed(seed))
+    drawn: Tensor = of.sample(count, generator=generator_of(seed))
     return drawn
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..denoiser import Predictor
+from ..denoiser import Predictor, innermost
 from ..modes import evaluated
 from ..plots import StepPanel
 from ..precision import check_float64, in_float64
@@ -39,7 +39,7 @@ def tight_solver(denoiser: Predictor) -> str:
     The highest order is, on exact models; not on networks, which are rough (a U-Net on digits, to
     1e-5: 741 evaluations by dopri5, 2,743 by dopri8, errors alike).
     """
-    return "dopri5" if isinstance(denoiser, nn.Module) else "dopri8"
+    return "dopri5" if isinstance(innermost(denoiser), nn.Module) else "dopri8"
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def step_study(
         find_sampler(setting.solver).tolerance if setting.tolerance is None else setting.tolerance
         for setting in settings
     ]
-    network = isinstance(denoiser, nn.Module)
+    network = isinstance(innermost(denoiser), nn.Module)
     common: dict[str, Any] = {
         "count": count,
         "seed": seed,

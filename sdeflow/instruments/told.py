@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..conditioning import Conditioning
-from ..denoiser import Denoiser, Guided, Predictor
+from ..denoiser import Around, Denoiser, Predictor, innermost
 
 __all__ = ["noise_told"]
 
@@ -38,11 +38,14 @@ def noise_told(
         s: the time to tell.
         label: classes (B,), or None.
     """
-    if isinstance(model, Guided):
-        of = model.of
-        if isinstance(of, Denoiser):
-            of = of.told(_Constant(of.conditioning, s))
-            return Guided(of, model.label, model.guidance, model.null).noise(x, t, label)
-    if isinstance(model, Denoiser):
-        return model.told(_Constant(model.conditioning, s)).noise(x, t, label)
+    if isinstance(innermost(model), Denoiser):
+        return _telling(model, s).noise(x, t, label)
     return model.noise(x, s, label)
+
+
+def _telling(model: Predictor, s: float) -> Predictor:
+    """The model with its network told s."""
+    if isinstance(model, Around):
+        return model.around(_telling(model.of, s))
+    assert isinstance(model, Denoiser)
+    return model.told(_Constant(model.conditioning, s))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..precision import own_precision
 from .embedding import CONDITION_BANDS, ConditionEmbedding
 
 __all__ = ["MLP"]
@@ -129,7 +130,9 @@ class MLP(nn.Module):
             # Not a matmul: autocast would round the phases, of up to tens of cycles, to bfloat16.
             phase = 2 * math.pi * (flat[:, None, :] * directions.to(flat.dtype)).sum(-1)
             flat = torch.cat((flat, phase.cos(), phase.sin()), dim=1)
-        h = self.inputs(flat)
+        # Nor autocast here: x rounded to bfloat16 would lose the noise wherever sigma < 2^-8.
+        with own_precision(x.device):
+            h = self.inputs(flat)
         for block in self.blocks:
             h = block(h, e)
         out: Tensor = self.out(functional.silu(self.norm(h)))

@@ -63,6 +63,8 @@ def gives_a_number():
 def here(tmp_path, monkeypatch):
     """An empty working directory, but for a module of models."""
     (tmp_path / "mine_for_test.py").write_text(MINE)
+    (tmp_path / "broken_syntax_for_test.py").write_text("def f(:\n")
+    (tmp_path / "broken_import_for_test.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -138,6 +140,12 @@ def test_shared_time_is_told_with_its_jumps_and_written(here):
     assert result.exit_code == 0, result.stderr
     again = json.loads((here / "lipschitz" / "mixture-2" / "lipschitz.json").read_text())
     assert again["curve"] == saved["curve"]
+
+
+def test_the_caption_counts_the_edges_there_are():
+    args = ["--etsdm", "--etsdm-edges", "[0.01, 0.1]", "--points", 2, "--count", 4]
+    printed = as_json("--oracle", "mixture", *args, "--no-derivative")
+    assert "time shared in 2 intervals" in printed["model"]
 
 
 def test_a_run_with_shared_time():
@@ -226,6 +234,25 @@ def test_a_model_from_elsewhere():
         (["--model", "mine_for_test:broken"], "ZeroDivisionError"),
         (["--model", "mine_for_test:number"], "TypeError"),
         (["--model", "mine_for_test:gives_a_number"], "torch.nn.Module"),
+        (["--model", "broken_syntax_for_test:f"], "SyntaxError"),
+        (["--model", "broken_import_for_test:f"], "ZeroDivisionError"),
+        (["--model", ".mine_for_test:Net"], "TypeError"),
+        (["--oracle", "mixture:modes=0"], "modes"),
+        (["--oracle", "mixture", "--seed", str(2**70)], "seed"),
+        (["--oracle", "finite:count=20", "--etsdm", "--shared", "plug-in"], "told first"),
+        (["--oracle", "mixture", "--sigma-floor", "0.5", "--etsdm"], "threshold"),
+        (
+            [
+                "--oracle",
+                "mixture",
+                "--etsdm",
+                "--etsdm-edges",
+                "[0.01]",
+                "--etsdm-intervals",
+                "2",
+            ],
+            "--etsdm-intervals beside --etsdm-edges [0.01]",
+        ),
         (["--model", "mine_for_test:Wrong"], "shape"),
         (["--model", "mine_for_test:Net", "--data", "mixture"], "fails on x of shape (2, 2)"),
         (["--model", "mine_for_test:Net", "--shared", "ideal"], "--shared belongs to --oracle"),

@@ -141,6 +141,13 @@ def test_bad_settings(settings: dict, message: str) -> None:
         make_conditioning(VP, **{"etsdm": True, **settings})
 
 
+def test_a_process_without_the_papers_noise_level_has_no_default_threshold() -> None:
+    with pytest.raises(ValueError, match=r"threshold=None.*give a time"):
+        ETSDM(make_sde("vp", sigma_floor=0.5))
+    with pytest.raises(ValueError, match="use a smaller t_min"):
+        make_conditioning(VP, shared_noise=True, t_min=0.05)
+
+
 @pytest.mark.parametrize("edges", [[], [0.1, 0.05], [0.0, 0.1], [0.5, 1.0]])
 def test_bad_explicit_edges(edges: list[float]) -> None:
     with pytest.raises(ValueError, match="need 0 < t_1"):

@@ -144,6 +144,45 @@ def test_bad_arguments() -> None:
         Denoiser(Recorder(), make_sde(), predict="eps")
     with pytest.raises(ValueError, match="no class labels"):
         Denoiser(Recorder(), make_sde()).given(label=1, guidance=2.0)
+    with pytest.raises(ValueError, match="give label"):
+        _classes().given(guidance=2.0).noise(torch.zeros(2, 2).double(), 0.5)
+
+
+def test_an_oracle_with_classes_knows_its_null_label() -> None:
+    oracle = _classes()
+    x, t = torch.randn(5, 2, dtype=torch.float64), 0.4
+    guided = oracle.given(label=1, guidance=2.5)
+    assert torch.equal(guided.noise(x, t), oracle.given(1, 2.5, null=2).noise(x, t))
+    assert guided.num_classes == 2
+    per_call = oracle.given(guidance=2.5)
+    assert torch.equal(per_call.noise(x, t, torch.ones(5).long()), guided.noise(x, t))
+
+
+class Linear(nn.Module):
+    """One linear layer, told the condition as a factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        self.given = x.dtype, c.dtype
+        out: Tensor = self.layer(x) * (1 + c[:, None])
+        return out
+
+
+@pytest.mark.parametrize("sde", ["vp", "ve"])
+def test_a_state_of_another_type_reaches_the_network_in_its_own(sde: str) -> None:
+    model = Denoiser(Linear(), make_sde(sde), predict="velocity", scale_input=True)
+    x = torch.randn(4, 2)
+    for name in PREDICTIONS:
+        found = getattr(model, name)(x.double(), 0.3)
+        assert found.dtype == torch.float64
+        assert model.network.given == (torch.float32, torch.float32)
+        # Float32 in the network, with coefficients of order 10.
+        torch.testing.assert_close(
+            found.float(), getattr(model, name)(x, 0.3), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_told_otherwise_the_network_is_the_same_and_the_process_unchanged() -> None:

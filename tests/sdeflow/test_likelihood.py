@@ -99,3 +99,17 @@ def test_bits_per_dimension() -> None:
 def test_bad_arguments(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         log_likelihood(make_oracle("gaussian", make_sde()), torch.zeros(1, 2), **settings)
+
+
+def test_where_no_signal_is_left() -> None:
+    oracle = make_oracle("mixture:width=0.3", make_sde("subvp", "zero-snr"))
+    x = oracle.sample(4, torch.Generator().manual_seed(0))
+    got = log_likelihood(oracle, x, divergence="exact", chart="x/time", t_min=1e-2)
+    assert got.settings["t_max"] == 1.0
+    # A tolerance of 1e-5 a step, with some hundred steps.
+    assert float((got.log_prob - oracle.log_prob(x, 1e-2)).abs().max()) < 1e-3
+
+
+def test_no_data_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 sample"):
+        log_likelihood(make_oracle("gaussian", make_sde()), torch.zeros(0, 2))

@@ -301,6 +301,23 @@ def test_arguments_that_cannot_be(arguments, says):
         lipschitz_study(make_oracle("mixture", VP), **arguments)
 
 
+@pytest.mark.parametrize("process", ["vp", "subvp"])
+def test_pairs_that_end_without_signal_are_left_out(process):
+    model = make_oracle("gaussian", make_sde(process, "zero-snr"))
+    study = lipschitz_study(model, times=[0.5, 0.999], measure=("data",), count=4)
+    assert of(rows(study, "step", "data"), "t").tolist() == [0.5]
+    (summary,) = [row for row in study.summary() if row["quantity"] == "step"]
+    assert np.isfinite(summary["mean"])
+    # With signal left at 1, the last pair stays.
+    study = lipschitz_study(make_oracle("gaussian", VP), times=[0.5, 0.999], count=4)
+    assert of(rows(study, "step"), "t").tolist() == [0.5, 0.999]
+
+
+def test_a_seed_beyond_64_bits_is_refused():
+    with pytest.raises(ValueError, match=r"seed=\d+: need a whole number"):
+        lipschitz_study(make_oracle("gaussian", VP), times=[0.5], count=4, seed=2**70)
+
+
 def test_a_network_needs_data_and_a_grid_has_an_order():
     with pytest.raises(ValueError, match="x_0"):
         draw_data(Denoiser(make_network("mlp", "tiny", data_shape=(2,)), VP), 4)

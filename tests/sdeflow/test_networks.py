@@ -156,6 +156,22 @@ def test_bfloat16_autocast_trains_and_keeps_the_type(
     torch.testing.assert_close(rough, exact, rtol=0, atol=30 * 2**-8 * scale)
 
 
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
+def test_bfloat16_autocast_keeps_the_last_digits_of_x(shape: tuple[int, ...]) -> None:
+    """At sigma < 2^-8 the noise is below the last digit of x in bfloat16."""
+    network = wake(make_network(data_shape=shape, x_features=0)).eval()
+    first = network.inputs if isinstance(network, MLP) else network.stem
+    assert isinstance(first, nn.Module)
+    seen: list[Tensor] = []
+    first.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
+    x = torch.randn(4, *shape)
+    with torch.no_grad():
+        network(x, conditions(4))
+        with torch.autocast("cpu", torch.bfloat16):
+            network(x, conditions(4))
+    assert torch.equal(seen[0], seen[1])
+
+
 def test_checkpointing_changes_memory_only() -> None:
     grads = []
     for checkpointing in (False, True):

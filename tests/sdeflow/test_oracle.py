@@ -213,6 +213,12 @@ def test_specs() -> None:
         ("mixtur", "choose one of"),
         ("mixture:wide=1", "takes width"),
         ("mixture:modes=x", "modes cannot be 'x'"),
+        ("mixture:modes=0", "modes=0: must be at least 1"),
+        ("mixture:dim=-1", "dim=-1: must be at least 1"),
+        ("mixture:width=nan", "width=nan: must be 0 or more"),
+        ("gaussian:dim=0", "dim=0: must be at least 1"),
+        ("gaussian:width=-1", "width=-1.0: must be 0 or more"),
+        ("finite:count=-1797", "count=-1797: must be at least 0"),
     ],
 )
 def test_bad_specs(spec: str, message: str) -> None:
@@ -229,3 +235,8 @@ def test_bad_arguments() -> None:
         Mixture(VP, POINTS, covariance=torch.eye(2)[None])
     with pytest.raises(ValueError, match="t_min"):
         SharedTime(make_oracle("mixture", VP), ETSDM(VP), t_min=0.5)
+    points = FiniteData(VP, POINTS)
+    with pytest.raises(ValueError, match="told first is 0, where FiniteData has no noise"):
+        Told(points, ETSDM(VP))
+    x = torch.randn(3, 2, dtype=torch.float64)
+    assert bool(Told(points, ETSDM(VP, at="middle")).noise(x, 0.01).isfinite().all())

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from sdeflow.chart import CLOCKS, SCALES
-from sdeflow.conditioning import ETSDM
+from sdeflow.conditioning import EDM, ETSDM, LogSNR
+from sdeflow.denoiser import Denoiser
 from sdeflow.grids import time_grid
 from sdeflow.oracle import Gaussian, LabelledOracle, Mixture, Oracle, make_oracle
 from sdeflow.sampling import encode, sample
 from sdeflow.sde import SDE, make_sde
-from sdeflow.shared_time import Told
+from sdeflow.shared_time import SharedTime, Told
 from solvers import SolverError, Status
 
 SDES = {
@@ -302,6 +303,17 @@ def test_defaults_work_for_every_process_and_chart() -> None:
         ({"label": 3}, "not trained with labels"),
         ({"guidance": 2.0}, "no class labels"),
         ({"noise": torch.zeros(3, 2), "shape": (4,)}, "noise"),
+        ({"trajectory": torch.tensor([0.5, 1e-4])}, "between 1 and 0.001"),
+        (
+            {
+                "solver": "ddim",
+                "steps": 4,
+                "final": "zero",
+                "trajectory": torch.tensor([1.0, 1e-3]),
+            },
+            "where the last step begins",
+        ),
+        ({"solver": "heun-edm", "eta": 1.0}, "heun-edm-churn"),
     ],
 )
 def test_bad_arguments(settings: dict, message: str) -> None:
@@ -310,6 +322,10 @@ def test_bad_arguments(settings: dict, message: str) -> None:
 
 
 def test_bad_labels_and_shape() -> None:
+    with pytest.raises(ValueError, match="give label"):
+        sample(_labelled(), guidance=3.0)
+    with pytest.raises(ValueError, match=r"x has shape \(0, 2\)"):
+        encode(make_oracle("gaussian", make_sde()), torch.zeros(0, 2))
     with pytest.raises(ValueError, match="labels run from 0 to 1"):
         sample(_labelled(), label=5)
     with pytest.raises(ValueError, match="3 labels for 2"):
@@ -318,3 +334,72 @@ def test_bad_labels_and_shape() -> None:
     del model.data_shape
     with pytest.raises(ValueError, match="shape=None"):
         sample(model)
+
+
+@pytest.mark.parametrize(
+    "sde",
+    [make_sde("subvp", "zero-snr"), make_sde("vp", "zero-snr", smooth_start=0.1, sigma_floor=0.1)],
+    ids=repr,
+)
+def test_exact_models_go_where_no_signal_is_left(sde: SDE) -> None:
+    """alpha(1) = 0: nothing may divide by it, in the scale x neither."""
+    oracle = gaussian(sde)
+    x = oracle.sample(6, torch.Generator().manual_seed(0))
+    latent = encode(oracle, x, chart="x/time", rtol=1e-8, atol=1e-8, t_min=0.2)
+    assert latent.settings["t_max"] == 1.0
+    # Some hundred steps of at most tolerance each.
+    torch.testing.assert_close(latent.x, oracle.flow(x, 0.2, 1.0), rtol=1e-6, atol=2e-6)
+    for model in (SharedTime(oracle, ETSDM(sde, 0.1)), Told(oracle, ETSDM(sde, 0.1))):
+        other = encode(model, x, chart="x/time", rtol=1e-8, atol=1e-8, t_min=0.2)
+        torch.testing.assert_close(other.x, latent.x, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("condition", [LogSNR, EDM])
+def test_a_network_starts_where_it_can_be_told_the_time(condition: type[LogSNR | EDM]) -> None:
+    sde = make_sde("vp", "zero-snr")
+
+    class Finite(torch.nn.Module):
+        def forward(self, x: Tensor, c: Tensor) -> Tensor:
+            return x * torch.tanh(c)[:, None]
+
+    settings: dict = {"shape": (2,), "chart": "x/time", "count": 2}
+    told = Denoiser(Finite(), sde, condition(sde), predict="velocity")
+    for model in (told, told.given()):
+        assert sample(model, **settings).settings["t_max"] < 1
+    assert sample(Denoiser(Finite(), sde, predict="velocity"), **settings).settings["t_max"] == 1
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "ddim", "dopri5"])
+def test_times_of_a_trajectory_may_be_float32(solver: str) -> None:
+    settings: dict = {"solver": solver, "count": 3, "t_min": 0.1}
+    settings |= {} if solver == "dopri5" else {"steps": 4}
+    oracle = make_oracle("mixture", make_sde())
+    path = sample(oracle, trajectory=torch.tensor([1.0, 0.1]), **settings)
+    exact = sample(oracle, trajectory=torch.tensor([1.0, 0.1], dtype=torch.float64), **settings)
+    assert path.trajectory is not None
+    assert exact.trajectory is not None
+    assert torch.equal(path.trajectory, exact.trajectory)
+
+
+@pytest.mark.parametrize(("solver", "recorded"), [("dopri5", None), ("ancestral", 5)])
+def test_the_seed_is_recorded_where_it_has_a_part(solver: str, recorded: int | None) -> None:
+    oracle = make_oracle("gaussian", make_sde())
+    given = sample(oracle, noise=torch.randn(3, 2), solver=solver, seed=5)
+    assert given.settings["seed"] == recorded
+    assert sample(oracle, count=3, solver=solver, seed=5).settings["seed"] == 5
+
+
+def test_a_guided_model_is_a_model() -> None:
+    oracle = _labelled()
+    settings: dict = {"count": 5, "dtype": torch.float64}
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    direct = sample(oracle, label=labels, guidance=1.5, **settings)
+    for model, label in (
+        (oracle.given(guidance=1.5), labels),
+        (oracle.given(labels, 1.5), None),
+    ):
+        assert torch.equal(sample(model, label=label, **settings).x, direct.x)
+        parts = sample(model, label=label, batch_size=2, **settings)
+        torch.testing.assert_close(parts.x, direct.x, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="labels run from 0 to 1"):
+        sample(oracle.given(guidance=1.5), label=7, **settings)

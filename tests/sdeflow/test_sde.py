@@ -138,6 +138,13 @@ def test_end_points() -> None:
         assert sde.has_signal_at(1.0) == (not ends_at_zero)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "trig", "zero-snr"])
+def test_no_signal_is_a_log_snr_of_minus_infinity(schedule: str) -> None:
+    for sde in (make_sde("vp", schedule), make_sde("subvp", schedule)):
+        assert float(sde.log_snr(1.0)) == -math.inf
+        assert float(sde.time_of_log_snr(-math.inf)) == pytest.approx(1.0, abs=1e-12)
+
+
 def test_who_has_the_singularity() -> None:
     """sigma'(0) is infinite exactly where d alpha/dt is not 0 at 0 (PAPER: trig and smooth)."""
     for schedule in ("linear", "quadratic", "cosine", "zero-snr"):

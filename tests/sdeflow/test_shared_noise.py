@@ -13,6 +13,7 @@ from sdeflow.config import TrainConfig
 from sdeflow.denoiser import Denoiser
 from sdeflow.oracle import Gaussian
 from sdeflow.run import load_run
+from sdeflow.samplers import samplers
 from sdeflow.sampling import encode, sample
 from sdeflow.sde import make_sde
 from sdeflow.training import Learner, plan, train
@@ -115,6 +116,36 @@ def test_samples_of_gaussian_data_come_out_right() -> None:
     ratio = (drawn.x / noise).mean()
     # Five steps of 0.02 below 0.1 change x by some 0.07 each there; half of the square is lost.
     assert float(ratio) == pytest.approx(std[0] / std[1], rel=0.05)
+
+
+# Stages inside a step, noise added before one, or times rounded to float32.
+BESIDE = (
+    "midpoint", "bosh3", "rk4", "dopri", "tsit5", "sra", "heun-edm-churn", "torchdiffeq/",
+    "torchsde/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("solver", [sampler.name for sampler in samplers()])
+def test_no_solver_asks_beside_the_levels(solver: str) -> None:
+    network = Exact()
+    model = Denoiser(network, make_sde(), SharedNoise(make_sde()))
+    true_times: list[float] = []
+    predict = model.predict
+
+    def watched(x: torch.Tensor, t: torch.Tensor, *rest: Any) -> torch.Tensor:
+        true_times.extend(t.tolist())
+        return predict(x, t, *rest)
+
+    model.predict = watched  # type: ignore[method-assign]
+    settings: dict[str, Any] = {"solver": solver, "steps": 12, "count": 2}
+    if solver.startswith(BESIDE):
+        with pytest.raises(ValueError, match="between the ends of its steps"):
+            sample(model, (2,), **settings)
+        assert not true_times
+    else:
+        sample(model, (2,), **settings)
+        t = torch.tensor(true_times, dtype=torch.float64)
+        torch.testing.assert_close(model.visited(t), t, rtol=1e-8, atol=0)
 
 
 def test_what_chooses_its_own_times_is_refused() -> None:

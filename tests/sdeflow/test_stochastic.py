@@ -133,7 +133,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, device) -> None:
     model = gaussian(2)
     times = time_grid("log-snr", model.sde, 5, 1.0, 1e-2)
     x, seeds = torch.randn(6, 2, dtype=torch.float64), sample_seeds(3, 6)
-    options = {"eta": 1.0, "churn": 2.0}
+    options = {"eta": 0.0 if name == "heun-edm" else 1.0, "churn": 2.0}
     whole = run_chain(model, name, x, times, seeds, **options)
     alone = run_chain(model, name, x[4:5], times, seeds[4:5], **options)
     turned = run_chain(model, name, x.flip(0), times, seeds.flip(0), **options)
@@ -186,5 +186,7 @@ def test_budget_and_errors() -> None:
         run_chain(model, "ddim", x, times, seeds, eta=2.0)
     with pytest.raises(ValueError, match="churn=-1"):
         run_chain(model, "heun-edm", x, times, seeds, churn=-1)
+    with pytest.raises(ValueError, match=r"eta=0\.5: heun-edm adds noise by its churn alone"):
+        run_chain(model, "heun-edm", x, times, seeds, eta=0.5)
     with pytest.raises(ValueError, match="times of their grid"):
         run_chain(model, "ddim", x, times, seeds, points=torch.tensor([0.123]))

@@ -1,5 +1,6 @@
 """Images given their smaller versions: each sample keeps its own, whatever the solver does."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from sdeflow.batches import device_of
 from sdeflow.cli import cli
 from sdeflow.config import TrainConfig
 from sdeflow.data import load_data
-from sdeflow.denoiser import Denoiser
+from sdeflow.denoiser import Denoiser, innermost
+from sdeflow.instruments.derivative import precise, state_of
+from sdeflow.instruments.lipschitz import lipschitz_study
+from sdeflow.instruments.step_sizes import Setting, step_study, tight_solver
+from sdeflow.instruments.told import noise_told
+from sdeflow.likelihood import log_likelihood
 from sdeflow.networks import make_network
+from sdeflow.precision import in_float64
 from sdeflow.run import Run, load_run
-from sdeflow.sampling import sample
+from sdeflow.sampling import encode, sample
 from sdeflow.sde import make_sde
 from sdeflow.super_resolution import Paired, check_images, first_images, low_resolution
 from sdeflow.training import Learner, plan
@@ -169,3 +177,74 @@ def test_commands_without_images_refuse_in_a_line(trained: Run, command: str) ->
     assert done.exit_code == 2
     assert "image" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def pairs(guidance: float = 1.0) -> Paired:
+    one = model(num_classes=3).float().requires_grad_(False)
+    of = one if guidance == 1 else one.given(guidance=guidance)
+    return Paired(of, torch.randn(4, 1, 4, 4), torch.tensor([0, 1, 2, 0]))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_pairs_are_a_model_to_sample_and_to_encode(guidance: float) -> None:
+    paired = pairs(guidance)
+    settings: dict[str, Any] = {"solver": "ddim", "steps": 4}
+    drawn = sample(paired, (1, 8, 8), count=4, **settings)
+    direct = sample(
+        innermost(paired), (1, 8, 8), image=paired.image, label=paired.label, guidance=guidance,
+        count=4, **settings,
+    )  # fmt: skip
+    assert torch.equal(drawn.x, direct.x)
+    parts = sample(paired, (1, 8, 8), count=4, batch_size=3, **settings)
+    # The same arithmetic but for the order of sums.
+    torch.testing.assert_close(parts.x, drawn.x, rtol=1e-3, atol=1e-3)
+    latent = encode(paired, drawn.x, batch_size=3, **settings)
+    chosen = encode(paired, drawn.x[2:], label=torch.tensor([2, 3]), **settings)
+    torch.testing.assert_close(latent.x[2:], chosen.x, rtol=1e-3, atol=1e-3)
+    found = log_likelihood(paired, drawn.x, t_min=0.5, rtol=0.1, atol=0.1, batch_size=3)
+    assert bool(found.log_prob.isfinite().all())
+    with pytest.raises(ValueError, match="4 images for 3 samples"):
+        sample(paired, (1, 8, 8), count=3, **settings)
+    with pytest.raises(ValueError, match="labels run from 0 to 3"):
+        sample(paired, (1, 8, 8), count=1, label=4, **settings)
+    with pytest.raises(ValueError, match="no class labels"):
+        sample(paired, (1, 8, 8), count=4, guidance=2.0, **settings)
+    with pytest.raises(ValueError, match="has one for each sample already"):
+        sample(paired, (1, 8, 8), count=4, image=paired.image, **settings)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_pairs_are_a_model_to_measure(guidance: float) -> None:
+    paired = pairs(guidance)
+    x_0 = torch.rand(4, 1, 8, 8) * 2 - 1
+    steps = 1e-4
+    study = lipschitz_study(
+        in_float64(paired), x_0, [0.3], steps=(steps,), measure=("noise",), in_x=True, count=8
+    )
+    found = {row["quantity"]: row["mean"] for row in study.curve}
+    # First order in the step.
+    assert found["step"] == pytest.approx(found["total"], rel=1e-2)
+    assert found["in x"] > 0
+    in_turn = lipschitz_study(paired, x_0, [0.3], measure=("noise",), count=4, batch_size=3)
+    assert in_turn.settings["dtype"] == "float32"
+    outcomes = step_study(
+        paired, [Setting("ddim", steps=4)], (1, 8, 8), count=4, reference_tolerance=1e-2
+    )
+    assert bool(outcomes.reference.ok.all())
+    assert outcomes.reference.x.dtype == torch.float32
+    x, t = torch.randn(4, 1, 8, 8), torch.full((4,), 0.05, dtype=torch.float64)
+    told = noise_told(paired, x, t, 0.3)
+    assert not torch.equal(told, paired.noise(x, t))
+    assert not torch.equal(told, paired.noise(x, 0.3))
+
+
+def test_guidance_and_pairs_are_where_their_network_is() -> None:
+    one = model(num_classes=3).float()
+    far = copy.deepcopy(one).to("meta")
+    image = torch.zeros(2, 1, 4, 4)
+    for wrap in (lambda of: of.given(), lambda of: Paired(of.given(), image)):
+        assert device_of(wrap(far)).type == "meta"
+        assert state_of(wrap(one)) == (torch.float32, torch.device("cpu"))
+        assert state_of(in_float64(wrap(one)))[0] == torch.float64
+        assert state_of(precise(wrap(copy.deepcopy(one).bfloat16())))[0] == torch.float32
+        assert tight_solver(wrap(one)) == "dopri5"
