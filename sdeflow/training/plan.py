@@ -248,6 +248,8 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
             _say_changes(config, saved, warn)
     dataset = load_data(config.data, data_dir=config.data_dir, image_size=config.image_size)
     config = resolve(config, dataset)
+    if warn and dataset.remark:
+        warn(dataset.remark)
     shape = tuple(dataset.train.shape[1:])
     if checkpoint and list(shape) != checkpoint.state["data_shape"]:
         raise ValueError(

@@ -302,6 +302,8 @@ def test_defaults_work_for_every_process_and_chart() -> None:
         ({"label": 3}, "not trained with labels"),
         ({"guidance": 2.0}, "no class labels"),
         ({"noise": torch.zeros(3, 2), "shape": (4,)}, "noise"),
+        ({"noise": torch.zeros(5, 2), "count": 2}, r"noise\[:2\]"),
+        ({"solver": "euler-maruyama", "rtol": 1e-3}, "use steps"),
     ],
 )
 def test_bad_arguments(settings: dict, message: str) -> None:
