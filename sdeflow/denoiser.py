@@ -80,8 +80,8 @@ def convert(sde: SDE, t: Tensor, given: str, wanted: str) -> tuple[Tensor, Tenso
 class Predictor(ABC):
     """Base of `Denoiser` and of every oracle: four predictions at (x, t).
 
-    x is (B, ...); t is (B,) float64 on the host, or a number for all samples; the answer has
-    x's shape, dtype and device. `label`, where the model takes one, is a (B,) integer tensor.
+    x is (B, ...); t is (B,) float64 on the host, or a number in (0, 1] for all samples; the answer
+    has x's shape, dtype and device. `label`, where the model takes one, is a (B,) integer tensor.
 
     Attributes:
         sde: the forward process.
@@ -127,7 +127,12 @@ class Predictor(ABC):
 
 
 def _host_times(t: Tensor | float, x: Tensor) -> Tensor:
-    """t as (B,) float64 on the host, where all scalar work is done."""
+    """t as (B,) float64 on the host, where all scalar work is done; a number is checked."""
+    if isinstance(t, (int, float)) and not 0 < t <= 1:
+        raise ValueError(
+            f"t={t}: times run from 0 (data) to 1 (noise); give t in (0, 1], such as n / 1000 for "
+            "step n of 1000"
+        )
     t = times(t).detach().to(device="cpu").to(torch.float64)
     return t.expand(x.shape[0]) if t.dim() == 0 else t
 
@@ -153,7 +158,7 @@ class Denoiser(nn.Module, Predictor):
             change.
 
     Raises:
-        ValueError: unknown `predict`.
+        ValueError: unknown `predict`, or an `sde` that is no process.
     """
 
     def __init__(
@@ -165,6 +170,8 @@ class Denoiser(nn.Module, Predictor):
         scale_input: bool = False,
     ) -> None:
         _check_prediction(predict)
+        if not isinstance(sde, SDE):
+            raise ValueError(f"sde={sde!r}: give a process, for example make_sde('vp')")
         super().__init__()
         self.network = network
         self.sde = sde
@@ -205,7 +212,8 @@ class Denoiser(nn.Module, Predictor):
         """The network's own output, what the training loss compares.
 
         Raises:
-            ValueError: an image for a network that takes none, or none for one that does.
+            ValueError: an image for a network that takes none, or none for one that does; an
+            answer that is no tensor of x's shape.
         """
         if bool(getattr(self.network, "image_channels", 0)) == (image is None):
             raise ValueError(
@@ -220,6 +228,16 @@ class Denoiser(nn.Module, Predictor):
             if image is None
             else self.network(x, c, label, image.to(x.dtype))
         )
+        if not isinstance(out, Tensor):
+            raise ValueError(
+                f"network={type(self.network).__name__}: answers a {type(out).__name__}; return "
+                "the tensor itself, such as its first entry, or its .sample"
+            )
+        if out.shape != x.shape:
+            raise ValueError(
+                f"network={type(self.network).__name__}: answers shape {tuple(out.shape)} to x of "
+                f"shape {tuple(x.shape)}; return one prediction of x's shape"
+            )
         return out
 
     def inputs(self, x: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def sample(
     guidance: float = 1.0,
     image: Tensor | None = None,
     noise: Tensor | None = None,
-    count: int = 16,
+    count: int | None = None,
     first: int = 0,
     batch_size: int | None = None,
     seed: int = 0,
@@ -92,7 +92,7 @@ def sample(
         guidance: classifier-free guidance weight, 1 for none.
         image: (N, C, h, w) low-resolution images, one per sample, for a super-resolution model.
         noise: (N, ...) standard normals to start from instead of the seed's.
-        count: number of samples N.
+        count: number of samples N; that of `noise`, or 16.
         first: number of the first: samples first, ..., first + N - 1 of the seed, so that a run
             can be made in parts.
         batch_size: samples integrated at once; by default as many as have 2^18 numbers in all,
@@ -112,7 +112,13 @@ def sample(
         solvers.SolverError: a sample failed and `on_failure` is "raise".
     """
     shape = _sample_shape(denoiser, shape, noise)
-    count = len(noise) if noise is not None else count
+    if noise is not None and count not in (None, len(noise)):
+        raise ValueError(
+            f"count={count}: noise has {len(noise)} rows, one a sample; give noise[:{count}], or "
+            "leave count out"
+        )
+    if count is None:
+        count = 16 if noise is None else len(noise)
     if count < 1:
         raise ValueError(f"count={count}: need at least 1 sample")
     if first < 0:

@@ -17,6 +17,7 @@ from sdeflow.cli.options import (
     train_options,
     write_config,
 )
+from sdeflow.cli.models import only_with
 from sdeflow.config import SHARING
 from sdeflow.memory import permanent
 
@@ -170,7 +171,10 @@ def command(run: str | None, out: Path | None, as_json: bool, svg: bool, **value
     device = local_device(device_of(options.pop("device")))
     noise = _read_noise(options.pop("noise"))
     count = options.pop("count")
-    count = count if noise is None else len(noise)
+    if noise is not None and count != len(noise):
+        why = f"is {count}, and --noise has {len(noise)} rows, one a sample; leave it out"
+        only_with(click.get_current_context(), ("count",), why)
+        count = values["count"] = len(noise)
     label = _labels(options.pop("label"), count)
     sharing = {name: options.pop(name) for name in SHARING}
     with processes() as group:

@@ -24,6 +24,7 @@ NAMES = ("digits", "fashion-mnist", *TOYS)
 PREFIXES = ("folder:", "npz:", "idx:")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 TOY_SIZES = (20_000, 2_000)
+LARGEST = 50.0  # of floats in the shape of images: beyond, they are taken for bytes
 
 Labels = NDArray[np.int64] | NDArray[np.uint8] | None
 
@@ -53,6 +54,17 @@ class Dataset:
     flips: bool
 
     @property
+    def remark(self) -> str | None:
+        """What is odd about the values, in a line, or None."""
+        stored = self.is_image and self.name.startswith("npz:")  # other images come from bytes
+        if not stored or float(self.train.min()) < 0:
+            return None
+        return (
+            f"{self.name}: all values lie in [0, 1], and images are taken to be in [-1, 1]: if "
+            "black is 0 there, store 2 x - 1"
+        )
+
+    @property
     def data_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(self.train.shape[1:])
@@ -74,7 +86,8 @@ def load_data(
             - `mixture`, `moons`, `rings`, `swissroll`, `checkerboard`: points in the plane;
             - `folder:PATH`: images of one size, a sub-folder per class if there are classes;
             - `npz:PATH`: samples under `x`, `images` or `arr_0`, labels under `y` or `labels`;
-              bytes are images, floats of any shape (N, ...) are taken as they are;
+              bytes are images, floats of any shape (N, ...) are taken as they are (images
+              range in [-1, 1]);
             - `idx:PATH`: a file in MNIST's format, or a folder that has MNIST's four files.
         data_dir: Folder that holds the four files of `fashion-mnist`; where Debian's package
             `dataset-fashion-mnist` puts them unless given.
@@ -128,7 +141,7 @@ def load_data(
         x = _images(values, image_size)
         return _split(name, x, labels, heldout, is_image=True, flips=x.shape[1] == 3)
     x = _floats(path, values, image_size)
-    return _split(name, x, labels, heldout, is_image=_drawable(x))
+    return _split(name, x, labels, heldout, is_image=_drawable(x, str(path)))
 
 
 def from_tensors(
@@ -161,12 +174,24 @@ def from_tensors(
             f"shape ({len(x)},)"
         )
     classes = None if labels is None else labels.detach().cpu().numpy().astype(np.int64)
-    return _split(name, samples, classes, heldout, is_image=_drawable(samples))
+    return _split(name, samples, classes, heldout, is_image=_drawable(samples, "x"))
 
 
-def _drawable(x: Tensor) -> bool:
-    """Whether samples are pictures with values in [-1, 1]."""
-    return x.ndim == 4 and x.shape[1] in (1, 3) and len(x) > 0 and float(x.abs().max()) <= 1
+def _drawable(x: Tensor, where: str) -> bool:
+    """Whether floats are pictures with values in [-1, 1].
+
+    Raises:
+        ValueError: they have the shape of pictures and the range of bytes.
+    """
+    if not (x.ndim == 4 and x.shape[1] in (1, 3) and len(x)):
+        return False
+    largest = float(x.abs().max())
+    if largest > LARGEST:
+        raise ValueError(
+            f"{where}: floats of size {largest:g} in the shape of images, whose range is [-1, 1]; "
+            "give bytes (uint8) in a file, or x / 127.5 - 1"
+        )
+    return largest <= 1
 
 
 def _digits(image_size: int | None, heldout: int) -> Dataset:

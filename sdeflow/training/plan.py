@@ -302,6 +302,8 @@ def plan(
     if dataset is None:
         dataset = load_data(config.data, data_dir=config.data_dir, image_size=config.image_size)
     config = resolve(config, dataset)
+    if warn and dataset.remark:
+        warn(dataset.remark)
     shape = tuple(dataset.train.shape[1:])
     if checkpoint and list(shape) != checkpoint.state["data_shape"]:
         raise ValueError(

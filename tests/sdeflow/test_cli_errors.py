@@ -197,6 +197,8 @@ def test_sample_refuses(args, says, copied, tmp_path):
 def test_noise_of_another_shape(copied, tmp_path):
     np.save(tmp_path / "noise.npy", np.zeros((4, 3, 8, 8)))
     refused("sample", copied, "--noise", tmp_path / "noise.npy", says="shape", below=tmp_path)
+    args = ["--noise", tmp_path / "noise.npy", "--count", "2"]
+    refused("sample", copied, *args, says="--noise has 4 rows", below=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -238,3 +240,12 @@ def test_results_replace_results_only(copied, tmp_path):
     assert run(*args, mine).exit_code == 0
     (mine / "SHA256SUMS").unlink()
     refused(*args, mine, says="such as config.yaml", below=tmp_path)
+
+
+def test_training_on_images_in_another_range_says_so(tmp_path):
+    path = tmp_path / "grey.npz"
+    np.savez(path, x=np.random.default_rng(0).uniform(size=(20, 1, 8, 8)).astype(np.float32))
+    result = run("train", *QUICK, "--data", f"npz:{path}", "--dry-run")
+    assert result.exit_code == 0
+    assert result.stderr.count("\n") == 1
+    assert "store 2 x - 1" in result.stderr

@@ -159,6 +159,8 @@ def test_noise_from_a_file_starts_the_samples(trained, tmp_path):
         as_json("sample", trained[0], *args, "--out", tmp_path / name[-3:])
         xs.append(np.load(tmp_path / name[-3:] / "samples.npz")["x"])
     np.testing.assert_array_equal(xs[0], xs[1][[2, 1, 0]])
+    config = yaml.safe_load((tmp_path / "npz" / "config.yaml").read_text())
+    assert config["count"] == 3
 
 
 def test_each_call_gets_a_directory_of_its_own(trained):

@@ -227,6 +227,21 @@ def test_npz_of_floats_passes_as_it_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.sort(whole, axis=None), np.sort(latents, axis=None))
 
 
+def test_npz_of_images_in_another_range(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 4, 4)).astype(np.float32)
+    path = tmp_path / "pixels.npz"
+    np.savez(path, x=pixels)
+    with pytest.raises(ValueError, match=r"floats of size 255 .* x / 127\.5 - 1"):
+        load_data(f"npz:{path}")
+    np.savez(path, x=pixels / 255)
+    remark = load_data(f"npz:{path}").remark
+    assert remark is not None
+    assert "store 2 x - 1" in remark
+    np.savez(path, x=pixels / 127.5 - 1)
+    assert load_data(f"npz:{path}").remark is None
+    assert load_data("moons").remark is None
+
+
 def test_bad_npz(tmp_path: Path) -> None:
     good = tmp_path / "good.npz"
     np.savez(good, x=np.zeros((10, 3)))

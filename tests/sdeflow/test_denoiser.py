@@ -139,7 +139,41 @@ def test_guidance_is_linear_in_the_prediction() -> None:
     assert torch.equal(oracle.given(guidance=1.0).noise(x, t, labels), mixed)
 
 
+class Answers(nn.Module):
+    """Answers what it was made with."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor, c: Tensor) -> object:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (torch.zeros(2, 1, 4, 4), "network=Answers: answers shape"),
+        (torch.zeros(2, 6, 4, 4), "one prediction of x's shape"),
+        ((torch.zeros(2, 3, 4, 4),), r"answers a tuple; .* its \.sample"),
+    ],
+)
+def test_answers_of_another_kind(answer: object, says: str) -> None:
+    model = Denoiser(Answers(answer), make_sde())
+    with pytest.raises(ValueError, match=says):
+        model.noise(torch.zeros(2, 3, 4, 4), 0.5)
+
+
+@pytest.mark.parametrize("t", [500, -1.0, 0.0, float("nan"), 1.5])
+def test_times_beyond_the_process(t: float) -> None:
+    for model in (Denoiser(Recorder(), make_sde()), make_oracle("gaussian", make_sde())):
+        with pytest.raises(ValueError, match="n / 1000 for step n"):
+            model.score(torch.zeros(2, 2), t)
+
+
 def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match=r"sde='vp': .*make_sde\('vp'\)"):
+        Denoiser(Recorder(), "vp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="predict='eps'"):
         Denoiser(Recorder(), make_sde(), predict="eps")
     with pytest.raises(ValueError, match="no class labels"):

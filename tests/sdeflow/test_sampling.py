@@ -314,6 +314,8 @@ def test_defaults_work_for_every_process_and_chart() -> None:
             "where the last step begins",
         ),
         ({"solver": "heun-edm", "eta": 1.0}, "heun-edm-churn"),
+        ({"noise": torch.zeros(5, 2), "count": 2}, r"noise\[:2\]"),
+        ({"solver": "euler-maruyama", "rtol": 1e-3}, "use steps"),
     ],
 )
 def test_bad_arguments(settings: dict, message: str) -> None:
