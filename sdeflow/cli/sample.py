@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdeflow.cli.models import only_with
 from sdeflow.cli.options import (
     batch_option,
     common,
@@ -17,7 +18,6 @@ from sdeflow.cli.options import (
     train_options,
     write_config,
 )
-from sdeflow.cli.models import only_with
 from sdeflow.config import SHARING
 from sdeflow.memory import permanent
 
