@@ -99,7 +99,9 @@ class TrainConfig:
     )
     etsdm_intervals: int = option(5, "number of sub-intervals below the threshold")
     etsdm_edges: str = option(
-        "time", "edges equally spaced in time, sigma or log-snr, or the path of a file of edges"
+        "time",
+        "edges equally spaced in time, sigma or log-snr, or the edges themselves, separated by "
+        "commas, or the path of a file of them",
     )
     etsdm_at: str = option(
         "left",
@@ -214,7 +216,9 @@ class TrainConfig:
         "steepness in time, too",
     )
     resume: str = option(
-        "never", "auto: go on from the latest checkpoint of this run, or start; or a run directory"
+        "never",
+        "auto: go on from the latest checkpoint of this run, or start; or a run directory, or the "
+        "name of one under --out",
     )
     out: str = option("runs", "directory in which runs are kept")
     name: str | None = option(

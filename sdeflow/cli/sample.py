@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdeflow.cli.models import only_with
 from sdeflow.cli.options import (
     batch_option,
     common,
@@ -14,10 +15,10 @@ from sdeflow.cli.options import (
     note,
     output_options,
     progress_bar,
+    run_argument,
     train_options,
     write_config,
 )
-from sdeflow.cli.models import only_with
 from sdeflow.config import SHARING
 from sdeflow.memory import permanent
 
@@ -41,7 +42,7 @@ def _refuse(ctx: click.Context, option: click.Parameter, given: bool) -> None:
 
 
 @click.command("sample")
-@click.argument("run", required=False)
+@run_argument
 @click.option(
     "--solver",
     default="dopri5",

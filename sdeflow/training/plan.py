@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..build import build_denoiser, build_sde
-from ..conditioning import default_threshold, read_edges, read_steepness
+from ..conditioning import ETSDM, default_threshold, read_edges, read_steepness
 from ..config import (
     ARCHITECTURE,
     PLACE,
@@ -259,6 +259,12 @@ def plan(config: TrainConfig, warn: Callable[[str], None] | None = None) -> Plan
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
         denoiser = build_denoiser(config, shape, dataset.num_classes)
+    shared = denoiser.conditioning
+    if isinstance(shared, ETSDM) and shared.threshold <= config.t_min:
+        raise ValueError(
+            f"time is shared below {shared.threshold:g}, and --t-min is {config.t_min:g}: no time "
+            "that is visited is shared; give a larger --etsdm-threshold (or edges)"
+        )
     return Plan(config, dataset, denoiser, directory, checkpoint, tensors)
 
 
