@@ -100,8 +100,8 @@ class TrainConfig:
     etsdm_intervals: int = option(5, "number of sub-intervals below the threshold")
     etsdm_edges: str = option(
         "time",
-        "edges equally spaced in time, sigma or log-snr, or the path of a file of edges; "
-        "intervals and threshold are then theirs",
+        "edges equally spaced in time, sigma or log-snr, or the edges themselves, separated by "
+        "commas, or the path of a file of them; intervals and threshold are then theirs",
     )
     etsdm_at: str = option(
         "left",
@@ -226,7 +226,9 @@ class TrainConfig:
         "steepness in time, too",
     )
     resume: str = option(
-        "never", "auto: go on from the latest checkpoint of this run, or start; or a run directory"
+        "never",
+        "auto: go on from the latest checkpoint of this run, or start; or a run directory, or the "
+        "name of one under --out",
     )
     out: str = option("runs", "directory in which runs are kept")
     name: str | None = option(

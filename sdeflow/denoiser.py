@@ -179,6 +179,14 @@ class Denoiser(nn.Module, Predictor):
         self.prediction = predict
         self.scale_input = scale_input
 
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Refused: a model has four answers.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a Denoiser has four answers: call .noise, .data, .score or .velocity")
+
     @property
     def breaks(self) -> tuple[float, ...]:  # type: ignore[override]
         """Times at which the condition jumps, or the process has a kink."""
@@ -236,7 +244,12 @@ class Denoiser(nn.Module, Predictor):
         if out.shape != x.shape:
             raise ValueError(
                 f"network={type(self.network).__name__}: answers shape {tuple(out.shape)} to x of "
-                f"shape {tuple(x.shape)}; return one prediction of x's shape"
+                f"shape {tuple(x.shape)}; "
+                + (
+                    "give x a batch dimension, x[None]"
+                    if out.dim() > x.dim()
+                    else "return one prediction of x's shape"
+                )
             )
         return out
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .files import read_bytes
+from .files import open_regular, read_bytes
 
-__all__ = ["holder", "locked"]
+__all__ = ["abandoned", "holder", "locked"]
 
 
 @contextmanager
@@ -38,7 +38,11 @@ def locked(path: Path, required: bool = True) -> Iterator[bool]:
         try:
             import fcntl  # not on Windows
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # perhaps by `abandoned`, for a moment
+                time.sleep(0.05)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
@@ -49,6 +53,21 @@ def locked(path: Path, required: bool = True) -> Iterator[bool]:
         file.write(f"{socket.gethostname()} {os.getpid()} since {time.ctime()}\n")
         file.flush()
         yield True
+
+
+def abandoned(path: Path) -> bool:
+    """Whether nobody holds a lock, its file being left; False where that cannot be told.
+
+    Nothing is written. On file systems that know no locks it cannot be told.
+    """
+    try:
+        import fcntl
+
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def holder(path: Path) -> str:

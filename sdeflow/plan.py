@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,13 +92,13 @@ def make_plan(
     atol: float | None,
     controller: str | Controller,
     chart: str | Chart | None,
-    grid: str | None,
+    grid: str | Sequence[float] | Tensor | None,
     t_min: float,
     t_max: float | None,
     eta: float | None,
     breaks: bool | None,
     max_evaluations: int,
-    points: Tensor | None = None,
+    points: Sequence[float] | Tensor | None = None,
 ) -> Plan:
     """Check and complete the settings of `sdeflow.sampling.sample`.
 
@@ -106,6 +106,7 @@ def make_plan(
         ValueError: an argument out of range, unknown, or that the sampler cannot use.
     """
     sampler = find_sampler(solver)
+    grid = _spacing(grid)
     if steps is not None or grid is not None or not sampler.adaptive:
         _no_control(sampler, {"rtol": rtol, "atol": atol, "controller": controller})
     rtol = sampler.tolerance if rtol is None else rtol
@@ -134,6 +135,11 @@ def make_plan(
         )
     if grid is None and (steps is not None or not sampler.adaptive):
         grid = sampler.grid
+    if sampler.source in BACKENDS and grid is None and _scale(chart) not in (None, "x"):
+        raise ValueError(
+            f"chart={getattr(chart, 'name', chart)!r}: {sampler.source} measures errors in the "
+            "state as it is, so it takes scale x only: write x/CLOCK, or fix the steps"
+        )
     text = sampler.chart if chart is None else chart
     made = text if isinstance(text, Chart) else parse_chart(text, denoiser.sde)
     if t_max is None:
@@ -174,8 +180,46 @@ def make_plan(
         atol,
         controller,
         max_evaluations,
-        None if points is None else _exact(points, [t_max, t_min] if times is None else times),
+        _exact(_points(points), [t_max, t_min] if times is None else times),
     )
+
+
+def _scale(chart: str | Chart | None) -> str | None:
+    """The scale of a chart as it was given."""
+    if isinstance(chart, Chart):
+        return chart.scale
+    return None if chart is None else chart.rpartition("/")[0]
+
+
+def _points(given: Sequence[float] | Tensor | None) -> Tensor | None:
+    """Times at which to keep states, as a tensor on the host."""
+    if given is None:
+        return None
+    try:
+        points = torch.as_tensor(given).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        points = torch.empty(())
+    if isinstance(given, (list, tuple)):
+        points = points.double() if not given else torch.tensor(given, dtype=torch.float64)
+    if points.dim() != 1 or points.is_complex():
+        raise ValueError(f"trajectory={given!r}: give a list of times, such as [1.0, 0.1, 0.001]")
+    return points
+
+
+def _spacing(grid: Any) -> str | None:
+    """A grid as text: its name, or its times separated by commas."""
+    if grid is None or isinstance(grid, str):
+        return grid
+    try:
+        times = torch.as_tensor(grid)
+        # Of times in float32 the digits that were meant: 0.001, not 0.0010000000474974513.
+        short = times.dtype is torch.float32 and not isinstance(grid, (list, tuple))
+        numbers = times.tolist() if isinstance(grid, Tensor) or short else list(grid)
+        return ",".join(f"{t:.7g}" if short else repr(float(t)) for t in numbers)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"grid={grid!r}: give a spacing such as log-snr, or times such as [1.0, 0.1, 0.001]"
+        ) from None
 
 
 def _no_control(sampler: Sampler, given: dict[str, Any]) -> None:
@@ -199,8 +243,10 @@ def _asks_inside(sampler: Sampler) -> bool:
     return sampler.source in BACKENDS or find(sampler.method, sampler.kind)[0].inside
 
 
-def _exact(points: Tensor, marks: Tensor | list[float]) -> Tensor:
+def _exact(points: Tensor | None, marks: Tensor | list[float]) -> Tensor | None:
     """Times in float64, (T,): a mark that was rounded to the points' own type is that mark."""
+    if points is None:
+        return None
     exact = points.double()
     if not points.is_floating_point():
         return exact

@@ -269,6 +269,7 @@ def _write_causes(
 
     rows, lines = [], []
     table = causes.table()
+    entries = iter(table)
     for number, outcome in enumerate(causes.studies["model"].outcomes):
         row = outcome.row()
         how = f"tolerance {row['tolerance']:g}"
@@ -277,11 +278,11 @@ def _write_causes(
         told = ", told the jumps" if row["told_breaks"] else ""
         title = f"{row['solver']} in {row['chart']}, {how}{told}"
         panels = {
-            name: step_panels(study.outcomes[number].samples)[-1]
-            for name, study in causes.studies.items()
+            name: step_panels(causes.studies[name].outcomes[number].samples)[-1]
+            for name in causes.fields(number)
         }
         rows.append((title, panels))
-        for name, found in zip(panels, table[number * len(panels) :], strict=False):
+        for name, found in zip(panels, entries, strict=False):
             least, most = found["evaluations_min"], found["evaluations_max"]
             cost = f"{found['evaluations_mean']:.1f} ({least} to {most})"
             share = found["rejected"] / max(1, found["accepted"] + found["rejected"])

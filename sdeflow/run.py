@@ -5,7 +5,7 @@
       run.json         where it stands: status, step, losses, versions
       metrics.jsonl    a line per measurement
       checkpoints/     weights, their average, the optimiser
-      samples/  wandb/
+      figures/  samples/  wandb/
       lock             held while a training writes here
 
 Only a checkpoint is needed to load a run: it holds the settings as well. Nothing in a run
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import SHARING, TrainConfig, nearest
 from .files import read_bytes
+from .locks import abandoned
 from .options import unknown
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class RunInfo:
     Attributes:
         path: the run directory.
         name: its name.
-        status: running, stopped, finished or unknown; a killed run stays "running".
+        status: running, stopped, finished or unknown; of a killed run "stopped", where its lock
+            can be tried.
         step: steps taken, as of the last checkpoint.
         steps: steps wanted.
         last_loss: training loss, or None.
@@ -157,10 +159,13 @@ def run_info(path: Path) -> RunInfo:
     if not isinstance(record, dict):
         record = {}
     steps = _number(record.get("steps"))
+    status = str(record.get("status", "unknown"))
+    if status == "running" and abandoned(path / "lock"):  # it was killed
+        status = "stopped"
     return RunInfo(
         path=path,
         name=path.name,
-        status=str(record.get("status", "unknown")),
+        status=status,
         step=int(_number(record.get("step")) or 0),
         steps=None if steps is None else int(steps),
         last_loss=_number(record.get("loss")),

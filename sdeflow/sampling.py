@@ -10,7 +10,7 @@ way. What fails comes back with its status.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ def sample(
     atol: float | None = None,
     controller: str | Controller = "pi",
     chart: str | Chart | None = None,
-    grid: str | None = None,
+    grid: str | Sequence[float] | Tensor | None = None,
     t_min: float = 1e-3,
     t_max: float | None = None,
     eta: float | None = None,
@@ -64,7 +64,7 @@ def sample(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     max_evaluations: int = 10_000,
-    trajectory: Tensor | None = None,
+    trajectory: Sequence[float] | Tensor | None = None,
     on_failure: Literal["raise", "return"] = "raise",
     progress: Progress | None = None,
 ) -> Samples:
@@ -80,7 +80,8 @@ def sample(
         atol: absolute tolerance per step, of x; likewise.
         controller: i, pi, pid, or a controller of `solvers`.
         chart: SCALE/CLOCK, or a `Chart`; the sampler's own by default.
-        grid: spacing of fixed steps (`sdeflow.grids`); the sampler's own by default.
+        grid: spacing of fixed steps (`sdeflow.grids`), or their times; the sampler's own by
+            default.
         t_min: where to stop, in (0, t_max).
         t_max: where to start; 1, or less where alpha(1) = 0 and the model predicts the noise, or
             the chart is infinite there.
@@ -196,7 +197,7 @@ def encode(
     atol: float | None = None,
     controller: str | Controller = "pi",
     chart: str | Chart | None = None,
-    grid: str | None = None,
+    grid: str | Sequence[float] | Tensor | None = None,
     t_min: float = 1e-3,
     t_max: float | None = None,
     breaks: bool | None = None,
@@ -310,7 +311,10 @@ def _run(
     t[status == Status.ok] = plan.t_end
     if failed is not None:
         # Of all batches, so that samples are counted and numbered through.
-        failed = replace(failed, y=x, t=tau, dt=dt, error=error, status=status, log=log)
+        # In time, as the user knows it, not in the chart's clock.
+        aim = tau + np.nan_to_num(dt, posinf=0, neginf=0)
+        dt = dynamics.time(torch.from_numpy(aim)).numpy() - t
+        failed = replace(failed, y=x, t=t, dt=dt, error=error, status=status, log=log)
         if on_failure == "raise":
             raise SolverError(failed)
     settings = {

@@ -250,8 +250,11 @@ def run_chain(
         raise ValueError(f"churn={churn}: must be 0 or more, for example 40")
     grid = times.tolist()
     if points is not None and not bool(torch.isin(points.double(), times).all()):
-        raise ValueError("trajectory: samplers that go from time to time keep states at the "
-                         "times of their grid only; choose from those")  # fmt: skip
+        some = ", ".join(repr(t) for t in grid[:3])
+        raise ValueError(
+            "trajectory: samplers that go from time to time keep states at the times of their "
+            f"grid only: choose from those, {some}, … (settings['times'] of the samples lists all)"
+        )
     move, cost = CHAINS[transition]
     sde = denoiser.sde
     log_snr, alpha, sigma = (f(times).tolist() for f in (sde.log_snr, sde.alpha, sde.sigma))

@@ -97,9 +97,9 @@ def command(
     """Say how much of a sample's error comes from the solver, the cut at t_min and the model.
 
     Each per interval of t, for RUN (default: the latest run). Against an exact model all three are
-    errors of samples and sum to the whole; without one, the model is measured by its error on
-    held-out data, in a unit of its own. Writes budget.png, budget.csv, predictions.csv,
-    budget.json and config.yaml.
+    errors of samples and sum to the whole; without one, RUN or a module of --model is measured by
+    its error on held-out data, in a unit of its own. Writes budget.png, budget.csv,
+    predictions.csv, budget.json and config.yaml.
 
     Example: `sdeflow budget --oracle mixture --etsdm --solver ddim --steps 20`.
     """
@@ -129,8 +129,8 @@ def command(
             **{name: values[name] for name in names},
         )
     predictions = budget.predictions
-    if not predictions and "run" in found.source:
-        predictions = _heldout(found, values["batch_size"] or 128)
+    if not predictions and not found.exact:
+        predictions = _heldout(found, values)
     out = values.pop("out") or new_directory(found.place)
     with together(out) as place:
         made = write_budget(budget, place, found.about, predictions, values["svg"])
@@ -164,22 +164,30 @@ def _exact(found: Measured, oracle: str | None, against: str | None) -> Predicto
     return make_oracle(oracle, found.model.sde) if found.model.breaks else None
 
 
-def _heldout(found: Measured, batch_size: int) -> list[dict[str, Any]]:
-    """Errors on held-out and training data, for a run."""
+def _heldout(found: Measured, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Errors on held-out and training data of a run, or of a module with --data."""
+    from sdeflow.config import TrainConfig
     from sdeflow.data import load_data
+    from sdeflow.denoiser import Denoiser
     from sdeflow.instruments.noise_error import heldout_errors
     from sdeflow.run import load_run
 
-    config = load_run(found.source["run"]).config
-    data = load_data(config.data, config.data_dir, config.image_size)
     model: Any = found.model
+    if "run" in found.source:
+        config = load_run(found.source["run"]).config
+    elif isinstance(model, Denoiser):
+        named = {name: values[name] for name in ("data", "data_dir", "image_size")}
+        t_max = 1.0 if model.sde.has_signal_at(1.0) else 0.999
+        config = TrainConfig(**named, t_min=found.t_min, t_max=t_max)
+    else:  # a predictor of one's own has no network to ask
+        return []
     return heldout_errors(
         model,
-        data,
+        load_data(config.data, config.data_dir, config.image_size),
         t_min=config.t_min,
         t_max=1.0 if config.t_max is None else config.t_max,
         labels=config.class_condition,
-        batch_size=batch_size,
+        batch_size=values["batch_size"] or 128,
     )
 
 

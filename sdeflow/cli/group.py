@@ -16,9 +16,12 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -86,7 +89,8 @@ class CommandGroup(click.Group):
         if not standalone_mode:
             return run()
         try:
-            code: Any = run()
+            with _terminable():
+                code: Any = run()
         except click.Abort:
             _fail("interrupted", SIGNAL + signal.SIGINT)
         except Interrupted as error:
@@ -106,6 +110,30 @@ class CommandGroup(click.Group):
                 raise
             _fail(str(error), NUMERICAL)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end."""
+
+    signal = signal.SIGTERM
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside: SIGTERM ends a command as control-C does, with a line."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        raise Terminated("terminated")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, code: int) -> NoReturn:

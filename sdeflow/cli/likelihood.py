@@ -15,6 +15,7 @@ from sdeflow.cli.options import (
     output_options,
     plain,
     progress_bar,
+    run_argument,
     write_config,
 )
 
@@ -30,7 +31,7 @@ PROBES = 2000  # samples that show the data's levels
 
 
 @click.command("likelihood")
-@click.argument("run", required=False)
+@run_argument
 @click.option(
     "--data",
     default="heldout",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sdeflow.cli.options import note, train_options
+from sdeflow.cli.options import note, run_argument, single, train_options
 from sdeflow.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -108,19 +108,23 @@ def measured_options(several: bool = False) -> Callable[[Command], Command]:
         )(function)
         function = click.option(
             "--model",
+            multiple=True,
+            callback=single,
             metavar="MODULE:FACTORY",
             help="In place of RUN, what a function of yours gives: a torch module F(x, c), read "
             "by --sde, --condition and --predict, with --data; runs its code. [default: none]",
         )(function)
         function = click.option(
             "--oracle",
+            multiple=True,
+            callback=single,
             metavar="SPEC",
             help="An exact model in place of RUN: gaussian, mixture, mixture:width=0.02, finite, "
             "classes. [default: none]",
         )(function)
         if several:
             return click.argument("run", nargs=-1)(function)
-        return click.argument("run", required=False)(function)
+        return run_argument(function)
 
     return add
 

@@ -27,6 +27,8 @@ __all__ = [
     "note",
     "plain",
     "progress_bar",
+    "run_argument",
+    "single",
     "train_options",
     "write_config",
 ]
@@ -67,6 +69,22 @@ def batch_option(function: Command) -> Command:
         help="How many at once; changes memory and speed, not the result. [unit: samples; "
         "default: as many as have 2^18 numbers in all, at least 16]",
     )(function)
+
+
+def single(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> str | None:
+    """Callback of what may be written several times only to be refused with a reason."""
+    if len(given) > 1:
+        name = "RUN" if isinstance(param, click.Argument) else param.opts[0]
+        raise click.UsageError(
+            f"{name} is {' and '.join(given)}: {ctx.info_name} takes one at a time; `sdeflow "
+            "lipschitz` and `sdeflow evaluate` compare several runs"
+        )
+    return given[0] if given else None
+
+
+def run_argument(function: Command) -> Command:
+    """Decorator: adds RUN, one or none."""
+    return click.argument("run", nargs=-1, metavar="[RUN]", callback=single)(function)
 
 
 def output_options(default: str, figures: str | None = "figures") -> Callable[[Command], Command]:

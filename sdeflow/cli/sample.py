@@ -15,6 +15,7 @@ from sdeflow.cli.options import (
     note,
     output_options,
     progress_bar,
+    run_argument,
     train_options,
     write_config,
 )
@@ -41,7 +42,7 @@ def _refuse(ctx: click.Context, option: click.Parameter, given: bool) -> None:
 
 
 @click.command("sample")
-@click.argument("run", required=False)
+@run_argument
 @click.option(
     "--solver",
     default="dopri5",

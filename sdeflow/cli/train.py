@@ -12,10 +12,15 @@ from sdeflow.cli.options import common, emit, note, train_options
 from sdeflow.config import TrainConfig, load_config
 from sdeflow.memory import permanent
 
+LONGEST = 120  # letters of a value in a dry run's summary
+
 
 def _as_before(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
     """With `--resume RUN`, the run's own settings wherever the command line says nothing."""
-    saved = Path(values["resume"]) / "config.yaml"
+    place = Path(values["resume"])
+    if len(place.parts) == 1 and not place.is_dir():  # a name under --out
+        place = Path(values["out"]) / place
+    saved = place / "config.yaml"
     if values["resume"] in ("never", "auto") or not saved.is_file():
         return values
     before = load_config(saved).to_dict()
@@ -90,4 +95,10 @@ def _table(summary: dict[str, Any]) -> str:
     values = {**summary, **summary["config"]}
     del values["config"]
     width = max(map(len, values))
-    return "\n".join(f"{name:{width}}  {value}" for name, value in values.items())
+    return "\n".join(f"{name:{width}}  {_short(value)}" for name, value in values.items())
+
+
+def _short(value: Any) -> str:
+    """A value in a line; of a long one the two ends."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]} … {text[-15:]}"

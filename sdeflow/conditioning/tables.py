@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from ..files import read_bytes
 
 __all__ = ["read_edges", "read_steepness"]
 
+_NUMBERS = re.compile(r"[\d.eE+-]+(, ?[\d.eE+-]+)+")
+
 
 def read_edges(path: str | Path) -> list[float]:
     """Edges t_1 < ... < t_n from a file: a JSON list, or {"edges": [...]}; or the list itself.
+
+    A list may be written as times separated by commas, too.
 
     Raises:
         ValueError: the file is missing or holds something else.
@@ -75,8 +80,10 @@ def _short(path: str | Path) -> str:
 
 def _read(path: str | Path, option: str, otherwise: str) -> Any:
     """The JSON content of a file, or of `path` itself where that is a list."""
-    written = str(path).startswith("[")
+    text = str(path)
+    if _NUMBERS.fullmatch(text):
+        text = f"[{text}]"
     try:
-        return json.loads(str(path) if written else read_bytes(Path(path)))
+        return json.loads(text if text.startswith("[") else read_bytes(Path(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{option}={_short(path)}: {otherwise} ({error})") from error

@@ -5,6 +5,7 @@ evaluation of a data set agree on what was held out; sets with a test set of the
 """
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ LARGEST = 50.0  # of floats in the shape of images: beyond, they are taken for b
 Labels = NDArray[np.int64] | NDArray[np.uint8] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A data set in memory.
 
@@ -52,6 +53,10 @@ class Dataset:
     num_classes: int
     is_image: bool
     flips: bool
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train)} + {len(self.heldout)} samples of shape {self.data_shape}"
+        return f"Dataset({self.name!r}, {sizes}, {self.num_classes} classes)"
 
     @property
     def remark(self) -> str | None:
@@ -84,8 +89,10 @@ def load_data(
             - `digits`: scikit-learn's 1,797 digits of 8x8 pixels, 500 of them held out;
             - `fashion-mnist`: 60,000 pictures of clothes of 28x28 pixels, its test set held out;
             - `mixture`, `moons`, `rings`, `swissroll`, `checkerboard`: points in the plane;
-            - `folder:PATH`: images of one size, a sub-folder per class if there are classes;
-            - `npz:PATH`: samples under `x`, `images` or `arr_0`, labels under `y` or `labels`;
+            - `folder:PATH`: images of one size, or of any with `image_size`; a sub-folder per
+              class if there are classes;
+            - `npz:PATH`: samples under `x`, `images` or `arr_0`, labels under `y` or `labels`; or
+              an NPY file of samples;
               bytes are images, floats of any shape (N, ...) are taken as they are (images
               range in [-1, 1]);
             - `idx:PATH`: a file in MNIST's format, or a folder that has MNIST's four files.
@@ -116,6 +123,9 @@ def load_data(
         hint = (
             f"did you mean {known[near[0]]}?" if near else f"known are {', '.join(known.values())}"
         )
+        if os.path.exists(name):  # Path.exists raises on names that are too long
+            kind = "folder" if Path(name).is_dir() else "npz" if "npz" in name else "idx"
+            hint = f"write {kind}:{name} for your own data"
         raise ValueError(f"data = {name!r}: no such data set; {hint}")
     if data_dir is not None and name != "fashion-mnist":
         raise ValueError(f"data_dir is for fashion-mnist only; {name} does not look there")

@@ -76,7 +76,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """Read samples, and labels if there are any, from an NPZ file.
+    """Read samples, and labels if there are any, from an NPZ file; or samples from an NPY file.
 
     Args:
         path: The file. Samples under `x`, `images` or `arr_0`; labels under `y` or `labels`.
@@ -89,7 +89,10 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """
     try:
         with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":
+            head = file.read(4)
+            if head == b"\x93NUM":
+                return _samples(path, "the array", read_array(path)), None
+            if head != b"PK\x03\x04":
                 raise ValueError("not an NPZ file, or a truncated one")
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
@@ -101,8 +104,7 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
             y = None if label is None else _member(archive, label)
     except DAMAGE as error:
         raise ValueError(f"{path}: {_reason(error)}") from error
-    if x.ndim < 2:
-        raise ValueError(f"{path}: {name} has shape {x.shape}, must be (samples, ...)")
+    x = _samples(path, name, x)
     if y is None:
         return x, None
     if y.shape != (len(x),) or y.dtype.kind not in "iu" or (len(y) and y.min() < 0):
@@ -110,6 +112,12 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     if len(y) and y.max() >= MOST_CLASSES:
         raise ValueError(f"{path}: {label} goes up to {y.max()}; number the classes from 0 on")
     return x, y.astype(np.int64)
+
+
+def _samples(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
+    if x.ndim < 2:
+        raise ValueError(f"{path}: {name} has shape {x.shape}, must be (samples, ...)")
+    return x
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -152,7 +160,7 @@ def _believe(what: object, claimed: int, stored: int, packed: bool) -> None:
 def read_folder(
     path: Path, image_size: int | None = None
 ) -> tuple[Tensor, NDArray[np.int64] | None]:
-    """Read a folder of images of one size; with sub-folders, each is a class (in order of name).
+    """Read a folder of images; with sub-folders, each is a class (in order of name).
 
     Args:
         path: The folder. Grey images give one channel; if any is in colour, all are read as RGB
@@ -164,7 +172,7 @@ def read_folder(
 
     Raises:
         ValueError: If the folder is missing or has no image, a file is damaged or of a size
-            beyond `PIL.Image.MAX_IMAGE_PIXELS`, or sizes differ.
+            beyond `PIL.Image.MAX_IMAGE_PIXELS`, or sizes differ without `image_size`.
     """
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder")
@@ -188,10 +196,10 @@ def read_folder(
         pixels = _read_image(file)
         if size is None:
             size = pixels.shape[:2]
-        elif pixels.shape[:2] != size:
+        elif pixels.shape[:2] != size and image_size is None:
             raise ValueError(
                 f"{path}: images of mixed sizes, {_size(size)} in {files[0].name} and "
-                f"{_size(pixels.shape)} in {file.name}; bring them to one size first"
+                f"{_size(pixels.shape)} in {file.name}; give image_size, or bring them to one size"
             )
         x = images_from_bytes(pixels[None])[0]
         images.append(x if image_size is None else resize_images(x, image_size))

@@ -19,7 +19,7 @@ the third is a straight line, and what is left of the first two is the predictio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,9 +78,22 @@ class CauseStudy:
     def table(self) -> list[dict[str, Any]]:
         """One row per setting and field."""
         return [
-            {"field": name, **outcome.row()}
-            for outcomes in zip(*(s.outcomes for s in self.studies.values()), strict=True)
-            for name, outcome in zip(self.studies, outcomes, strict=True)
+            {"field": name, **self.studies[name].outcomes[number].row()}
+            for number in range(len(self.studies["model"].outcomes))
+            for name in self.fields(number)
+        ]
+
+    def fields(self, number: int) -> list[str]:
+        """The fields to show for a setting.
+
+        Those that do not jump do the same whether told of jumps or not: they are shown once.
+        """
+        settings = [replace(o.setting, breaks=None) for o in self.studies["model"].outcomes]
+        again = settings[number] in settings[:number]
+        return [
+            name
+            for name, study in self.studies.items()
+            if name == "model" or study.edges or not again
         ]
 
 

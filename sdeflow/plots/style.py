@@ -130,7 +130,7 @@ def scale_axis(axes: Axes, scale: str, values: Iterable[float]) -> None:
     places = {float(value) for value in values}
     if len(places) == 1:
         (only,) = places
-        axes.set_xlim(*((only / 5, only * 5) if scale == "log" else (only - 0.5, only + 0.5)))
+        axes.set_xlim(*((only / 10, only * 10) if scale == "log" else (only - 0.5, only + 0.5)))
 
 
 def _fit_labels(figure: Figure) -> None:

@@ -51,10 +51,12 @@ def find_place(config: TrainConfig) -> tuple[Path, bool]:
     """
     if config.resume not in ("never", "auto"):
         directory = named(config.resume)
+        if len(directory.parts) == 1 and not directory.is_dir():
+            directory = Path(config.out) / directory
         if not checkpoint_steps(directory / "checkpoints"):
             raise ValueError(
-                f"--resume is {config.resume}: no checkpoint is there; give a run directory, "
-                "or auto"
+                f"--resume is {config.resume}: no checkpoint is there; give a run directory, the "
+                f"name of one under {config.out}, or auto"
             )
         return directory, True
     root = Path(config.out)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..build import build_denoiser, build_sde, tables, written_out
-from ..conditioning import default_threshold
+from ..conditioning import ETSDM, default_threshold
 from ..config import (
     ARCHITECTURE,
     PLACE,
@@ -314,6 +314,12 @@ def plan(
         torch.manual_seed(seed_of(config.seed, "weights"))
         denoiser = build_denoiser(config, shape, dataset.num_classes, network)
     laws_of_time(config, denoiser)  # refuses what the learner would
+    shared = denoiser.conditioning
+    if isinstance(shared, ETSDM) and shared.threshold <= config.t_min:
+        raise ValueError(
+            f"time is shared below {shared.threshold:g}, and --t-min is {config.t_min:g}: no time "
+            "that is visited is shared; give a larger --etsdm-threshold (or edges)"
+        )
     return Plan(config, dataset, denoiser, directory, checkpoint, tensors)
 
 

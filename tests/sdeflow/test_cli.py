@@ -1,8 +1,11 @@
 """The command line as a shell sees it: start-up, help, configuration files, output streams."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import click
 import pytest
@@ -150,9 +153,15 @@ def solver_error():
     odeint(lambda t, y: y / 0, torch.ones(2, 1), 0.0, 1.0)
 
 
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
+        (terminate, 143, "terminated"),
         (ValueError("two\n  lines"), 2, "two lines"),
         (click.UsageError("no"), 2, "no"),
         (PermissionError(13, "Permission denied", "runs"), 2, "runs: Permission denied"),

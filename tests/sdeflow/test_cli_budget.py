@@ -67,6 +67,19 @@ def test_a_run_with_and_without_an_exact_model(here):
     assert "shape" in refused.stderr
 
 
+def test_a_module_is_measured_on_held_out_data(here, monkeypatch):
+    monkeypatch.syspath_prepend(here)
+    (here / "budget_for_test.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x, c):\n"
+        "        return 0.9 * x + 0 * c[:, None]\n"
+    )
+    printed = as_json("--model", "budget_for_test:Net", "--data", "moons", *QUICK)
+    fits(printed["predictions"], ENDS | {"heldout": float, "train": float, "linear": float})
+    assert (here / printed["out"] / "predictions.csv").is_file()
+
+
 def test_an_oracle_that_shares_time():
     shared = ["--etsdm", "--shared", "plug-in", "--final", "denoise"]
     result = run("budget", "--oracle", "gaussian", *QUICK, *shared)

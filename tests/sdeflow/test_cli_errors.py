@@ -1,6 +1,7 @@
 """Bad input at the command line: one line on stderr, exit code 2, and nothing written."""
 
 import gzip
+import json
 import shutil
 import struct
 from pathlib import Path
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sdeflow.cli import cli
+from sdeflow.locks import locked
 
 QUICK = ["--size", "tiny", "--steps", "2", "--batch-size", "8", "--wandb", "disabled"]
 
@@ -72,6 +74,8 @@ def test_compiling_is_refused_with_the_reason(tmp_path):
         (["--etsdm", "--etsdm-intervals", "0"], "intervals"),
         (["--etsdm", "--etsdm-edges", "no-such-file"], "no-such-file"),
         (["--etsdm", "--condition", "log-snr"], "infinite"),
+        (["--etsdm", "--etsdm-threshold", "1e-6"], "larger --etsdm-threshold"),
+        (["--etsdm", "--etsdm-edges", "0.02,0.01"], "t_1 < ... < t_n"),
         (["--t-min", "0"], "(0, 1)"),
         (["--t-min", "1"], "(0, 1)"),
         (["--t-min", "-1e-3"], "(0, 1)"),
@@ -249,3 +253,37 @@ def test_training_on_images_in_another_range_says_so(tmp_path):
     assert result.exit_code == 0
     assert result.stderr.count("\n") == 1
     assert "store 2 x - 1" in result.stderr
+
+
+def test_edges_separated_by_commas_and_a_short_summary():
+    short = run("train", *QUICK, "--etsdm", "--etsdm-edges", "0.01,0.02", "--dry-run")
+    assert "[0.01, 0.02]" in short.stdout
+    edges = ",".join(f"{k / 1e4:g}" for k in range(1, 1000))
+    long = run("train", *QUICK, "--etsdm", "--etsdm-edges", edges, "--dry-run")
+    assert long.exit_code == 0, long.stderr
+    assert max(map(len, long.stdout.splitlines())) < 160
+
+
+@pytest.mark.parametrize("command", ["sample", "steps", "budget", "likelihood"])
+def test_one_run_at_a_time(command, tmp_path):
+    refused(command, "a", "b", says="RUN is a and b: ", below=tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--model", "--oracle"])
+def test_one_model_at_a_time(option, tmp_path):
+    refused("lipschitz", option, "a:b", option, "c:d", says="takes one at a time", below=tmp_path)
+
+
+def test_resume_by_name_and_a_killed_run(copied, tmp_path, monkeypatch):
+    record = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    (copied / "lock").touch()
+    listed = run("runs", "show", copied, "--json")
+    assert json.loads(listed.stdout)["status"] == "stopped"
+    with locked(copied / "lock"):
+        held = run("runs", "show", copied, "--json")
+    assert json.loads(held.stdout)["status"] == "running"
+    monkeypatch.chdir(tmp_path)
+    result = run("train", "--resume", "tiny", "--steps", "3", "--wandb", "disabled", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["step"] == 3

@@ -346,4 +346,4 @@ def test_backends_refuse_what_they_cannot_do(trained):
     assert "torchdiffeq controls the steps" in result.stderr
     result = run("sample", trained[0], "--solver", "torchdiffeq/dopri5", "--chart", "x/std/time")
     assert result.exit_code == 2
-    assert "weight" in result.stderr
+    assert "takes scale x only" in result.stderr

@@ -242,6 +242,28 @@ def test_npz_of_images_in_another_range(tmp_path: Path) -> None:
     assert load_data("moons").remark is None
 
 
+def test_npy_and_hints_for_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros((20, 3), np.float32))
+    data = load_data("npz:x.npy")
+    assert (data.data_shape, data.train_labels) == ((3,), None)
+    np.save("flat.npy", np.zeros(20))
+    with pytest.raises(ValueError, match="must be"):
+        load_data("npz:flat.npy")
+    Path("imgs").mkdir()
+    with pytest.raises(ValueError, match="write folder:imgs"):
+        load_data("imgs")
+    assert repr(data) == "Dataset('npz:x.npy', 18 + 2 samples of shape (3,), 0 classes)"
+
+
+def test_a_folder_of_mixed_sizes_is_brought_to_one(tmp_path: Path) -> None:
+    for side in (8, 9, 20):
+        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
+    with pytest.raises(ValueError, match="give image_size"):
+        load_data(f"folder:{tmp_path}")
+    assert load_data(f"folder:{tmp_path}", image_size=8).data_shape == (1, 8, 8)
+
+
 def test_bad_npz(tmp_path: Path) -> None:
     good = tmp_path / "good.npz"
     np.savez(good, x=np.zeros((10, 3)))

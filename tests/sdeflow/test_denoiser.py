@@ -172,6 +172,11 @@ def test_times_beyond_the_process(t: float) -> None:
 
 
 def test_bad_arguments() -> None:
+    with pytest.raises(TypeError, match=r"call \.noise, \.data, \.score or \.velocity"):
+        Denoiser(Recorder(), make_sde())(torch.zeros(2, 2), 0.5)
+    batched = Denoiser(Answers(torch.zeros(1, 1, 4, 4)), make_sde())
+    with pytest.raises(ValueError, match=r"batch dimension, x\[None\]"):
+        batched.noise(torch.zeros(1, 4, 4), 0.5)
     with pytest.raises(ValueError, match=r"sde='vp': .*make_sde\('vp'\)"):
         Denoiser(Recorder(), "vp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="predict='eps'"):

@@ -1,6 +1,7 @@
 """Sampling end to end on oracles: closed forms, moments, batches, statuses, bad input."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -314,6 +315,10 @@ def test_defaults_work_for_every_process_and_chart() -> None:
             "where the last step begins",
         ),
         ({"solver": "heun-edm", "eta": 1.0}, "heun-edm-churn"),
+        ({"trajectory": 10}, r"trajectory=10: give a list of times"),
+        ({"grid": [1.0, "a"]}, "grid="),
+        ({"solver": "torchdiffeq/dopri5", "chart": "x/alpha/log-snr"}, "takes scale x only"),
+        ({"solver": "ancestral", "steps": 4, "trajectory": [0.3]}, r"those, 1\.0, .*'times'"),
         ({"noise": torch.zeros(5, 2), "count": 2}, r"noise\[:2\]"),
         ({"solver": "euler-maruyama", "rtol": 1e-3}, "use steps"),
     ],
@@ -321,6 +326,27 @@ def test_defaults_work_for_every_process_and_chart() -> None:
 def test_bad_arguments(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample(make_oracle("gaussian", make_sde()), **settings)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_times_as_any_sequence(kind: Any) -> None:
+    oracle = make_oracle("gaussian", make_sde())
+    times = [1.0, 0.3, 1e-3]
+    text = sample(oracle, solver="rk4", grid="1,0.3,1e-3", count=2, dtype=torch.float64)
+    given = sample(oracle, solver="rk4", grid=kind(times), count=2, dtype=torch.float64)
+    assert torch.equal(text.x, given.x)
+    kept = sample(oracle, count=2, trajectory=kind(times), t_max=1.0)
+    assert kept.trajectory is not None
+    assert len(kept.trajectory) == 3
+
+
+def test_failures_say_where_in_time() -> None:
+    with pytest.raises(SolverError, match=r"max_evaluations at t=0\.\d+, dt=-") as caught:
+        sample(
+            make_oracle("mixture", make_sde()), count=1, max_evaluations=40, rtol=1e-6, atol=1e-6
+        )
+    t = caught.value.solution.t
+    assert ((t > 1e-3) & (t < 1)).all()
 
 
 def test_bad_labels_and_shape() -> None:

@@ -90,3 +90,14 @@ def test_figure_and_files(studied, tmp_path):
     assert len(set(looks)) == 3
     with pytest.raises(ValueError, match="rows is empty"):
         plots.step_causes([], (), ["a"], [["b"]])
+
+
+def test_fields_without_jumps_are_shown_once(tmp_path):
+    exact = make_oracle("mixture", VP)
+    model = Told(exact, ETSDM(VP))
+    settings = [Setting(tolerance=0.1, breaks=told) for told in (True, False)]
+    study = step_study(model, settings, count=2, reference_tolerance=1e-2)
+    causes = cause_study(study, model, settings, exact)
+    assert [r["field"] for r in causes.table()] == ["model", "exact", "constant noise", "model"]
+    files = write_step_study(study, tmp_path, "a mixture", False, causes)
+    assert len(files["costs"].read_text().splitlines()) == 5

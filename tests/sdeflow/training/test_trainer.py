@@ -107,7 +107,7 @@ def test_a_run_killed_and_resumed_equals_one_never_interrupted(tmp_path: Path) -
     assert in_subprocess(whole) == 0
     broken = whole.replace({"name": "broken"})
     assert in_subprocess(broken, fatal=17) == -signal.SIGKILL
-    assert [info.status for info in list_runs(tmp_path) if info.name == "broken"] == ["running"]
+    assert [info.status for info in list_runs(tmp_path) if info.name == "broken"] == ["stopped"]
     assert in_subprocess(broken.replace({"resume": "auto"})) == 0
     assert_same(tmp_path / "whole", tmp_path / "broken")
     lines = [[line["step"] for line in read_metrics(tmp_path / name / "metrics.jsonl")]
