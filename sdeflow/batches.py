@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .denoiser import Guided, Predictor, classes_of, innermost
+from .denoiser import Predictor
+from .guidance import Guided, classes_of, innermost
 from .super_resolution import Paired
 
 __all__ = ["Progress", "batches", "device_of", "generator_of", "labels_of"]

@@ -14,9 +14,10 @@ from solvers import PI, PID, Controller, I
 from solvers.registry import find
 
 from .chart import Chart, parse_chart
-from .denoiser import Denoiser, Predictor, innermost
+from .denoiser import Denoiser, Predictor
 from .dynamics import ProbabilityFlow, ReverseSDE
 from .grids import time_grid
+from .guidance import innermost
 from .oracle import Oracle
 from .samplers import BACKENDS, Sampler, find_sampler, with_noise
 from .sde import SDE, VP

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .denoiser import Around
+from .guidance import Around
 
 __all__ = ["check_float64", "in_float64", "own_precision"]
 

@@ -24,8 +24,9 @@ from solvers.sde import sdeint
 
 from .batches import Progress, batches, device_of, labels_of
 from .chart import Chart
-from .denoiser import Predictor, innermost
+from .denoiser import Predictor
 from .dynamics import ReverseSDE
+from .guidance import innermost
 from .modes import evaluated
 from .plan import Plan, make_plan
 from .ratio_measure import chart_measure

@@ -17,7 +17,8 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from .denoiser import Around, Predictor
+from .denoiser import Predictor
+from .guidance import Around
 
 __all__ = ["Paired", "check_images", "first_images", "low_resolution"]
 

@@ -41,8 +41,9 @@ from torch import Tensor, nn
 from solvers.noise import NoiseSource, sample_seeds
 
 from ..batches import Progress, device_of
-from ..denoiser import Predictor, innermost
+from ..denoiser import Predictor
 from ..grids import time_grid
+from ..guidance import innermost
 from ..modes import evaluated
 from ..plan import make_plan
 from ..precision import check_float64, in_float64

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..conditioning import ETSDM, Conditioning
-from ..denoiser import Around, Denoiser, Guided, Predictor, convert, innermost
+from ..denoiser import Denoiser, Predictor, convert
+from ..guidance import Around, Guided, innermost
 from ..networks import MLP, UNet
 from ..precision import own_precision
 from ..sde import like

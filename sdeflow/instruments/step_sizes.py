@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..denoiser import Predictor, innermost
+from ..denoiser import Predictor
+from ..guidance import innermost
 from ..modes import evaluated
 from ..plots import StepPanel
 from ..precision import check_float64, in_float64

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..conditioning import Conditioning
-from ..denoiser import Around, Denoiser, Predictor, innermost
+from ..denoiser import Denoiser, Predictor
+from ..guidance import Around, innermost
 
 __all__ = ["noise_told"]
 

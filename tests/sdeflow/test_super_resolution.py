@@ -14,7 +14,8 @@ from sdeflow.batches import device_of
 from sdeflow.cli import cli
 from sdeflow.config import TrainConfig
 from sdeflow.data import load_data
-from sdeflow.denoiser import Denoiser, innermost
+from sdeflow.denoiser import Denoiser
+from sdeflow.guidance import innermost
 from sdeflow.instruments.derivative import precise, state_of
 from sdeflow.instruments.lipschitz import lipschitz_study
 from sdeflow.instruments.step_sizes import Setting, step_study, tight_solver
