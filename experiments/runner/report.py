@@ -12,7 +12,7 @@ from .kept import load_results
 from .overview import overview, together
 from .spec import ROOT, Experiment
 from .verdicts import INCOMPLETE, Finding, Records, findings
-from .wording import changed, compared, number
+from .wording import changed, compared, number, written
 
 __all__ = ["write_report"]
 
@@ -124,6 +124,8 @@ def _section(
 ) -> str:
     wanted = sum(1 + len(s.evaluations) if s.oracle is None else len(s.evaluations)
                  for s in experiment.subjects)  # fmt: skip
+    asked = {(s.problem, s.arm, s.seed) for s in experiment.subjects}
+    records = [r for r in records if (r["problem"], r["arm"], r["seed"]) in asked]
     seeds = sorted({record["seed"] for record in records})
     hours = sum({r["key"]: r["seconds"] for r in records}.values()) / 3600
     lines = [
@@ -153,10 +155,7 @@ def _section(
 
 def _expected(f: Finding) -> str:
     """What the claim expects of the change, and whether one comparison is enough."""
-    than = ""
-    if f.shift:
-        limit = f.change(f.shift) if f.kind == "ratio" else f.shift
-        than = f" than {number(limit)}{' %' if f.kind == 'ratio' else ''}"
+    than = f" than {written(f.change(f.shift), f.kind)}" if f.shift else ""
     some = "; one of them is enough" if f.judged == "any" else ""
     return f"expected: {f.expect}{than}{some}"
 

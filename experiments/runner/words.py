@@ -20,7 +20,7 @@ METRICS = {  # by the start of their name
     "noise_ratio": "variance for t < 0.1 over that above",
     "mean": "negative log-likelihood",
     "evaluations": "evaluations",
-    "smallest": "smallest step allowed",
+    "crossing_0.01": "step across t = 0.01",
     "error": "error",
     "backward": "distance at the end over the start",
     "x sample": "change of samples (x perturbed)",
@@ -51,7 +51,7 @@ MEASURES = {  # evaluations that are no samples
     "adaptive": "dopri5, tolerance 1e-3",
     "adaptive-loose": "dopri5, tolerance 1e-2",
 }
-ENDINGS = {"denoise": "denoised", "guided": "guidance 2", "super": "twice the size"}
+ENDINGS = {"denoise": "denoised", "guided": "guidance 2", "super": "from smaller images"}
 CLOCKS = {
     "x/time": "clock time",
     "x/log-snr": "clock log-SNR",

@@ -5,10 +5,9 @@ A variant is a solver, a chart, a tolerance, a control of the step and an end ti
     SOLVER CHART TOLERANCE T_MIN CONTROL [blind]
 
 where `blind` says that the solver was not told where the condition jumps. Solvers stop exactly at
-t_min and at the jumps they are told, and cut steps short for that. So what is compared is the step
-that the error would have allowed, whatever was taken: h e^(-1/p) for a step h with error ratio e
-of a formula of order p, at most 10 h. The smallest of them is taken over accepted steps begun
-below t = 0.5; above, steps still grow from the first guess.
+t_min and at the jumps they are told, and cut steps short for that. Models are compared by the
+steps that cross some times, whatever cut them. The smallest ones are told beside where they begin,
+without those that were cut or begun above t = 0.5, where steps still grow from the first guess.
 
 `noise_steps` is the control: a "network" that answers one fixed noise at all x and t, so that all
 that is left of the flow's difficulty is that of its coefficients.
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sdeflow.denoiser import Predictor
@@ -40,7 +38,7 @@ TOLERANCES = (1e-2, 1e-3, 1e-4)
 ENDS = (1e-3, 1e-4, 1e-5)
 KEPT = 8  # samples of which every attempt is kept
 SETTLED = 0.5  # time from which on steps have forgotten the first guess
-LONGEST = 10.0  # steps allowed over steps taken: what a small error says reaches no further
+CROSSED = (0.1, 0.01)  # times at which steps are compared
 REFERENCE = 0.1  # tolerance of the solution that errors are measured against, over the finest
 
 
@@ -80,8 +78,8 @@ def steps(of: Measured, *, count: int, few: bool = False) -> dict[str, Any]:
     Returns:
         For each ID: evaluations, rejected and accepted (means over samples), rejected_early (the
         share of rejections at t < 0.1), smallest (median over samples of the smallest step in
-        time that the error allowed), smallest_at (where), error (RMS against a tight solution;
-        to t = 1e-3, none for SDEs), failed;
+        time), smallest_at (where), crossing_T (of the step that crosses t = T), error (RMS
+        against a tight solution; to t = 1e-3, none for SDEs), failed;
         as keys "NAME ID". ids; edges: the jumps; and, for the first seed, attempts: by ID, of some
         samples.
     """
@@ -126,7 +124,7 @@ def _all(
             name = identity(setting, end)
             found["ids"].append(name)
             error = outcome.error if tight else None
-            found |= _numbers(name, outcome.samples, error)
+            found |= _numbers(name, outcome.samples, end, model.breaks, error)
             if of.subject.seed == SEEDS[0] and _drawn(setting):
                 attempts[name] = _attempts(outcome.samples)
     return {**found, "attempts": attempts}
@@ -138,20 +136,26 @@ def _drawn(setting: Setting) -> bool:
     return usual and setting.solver in ("dopri5", "stochastic-heun")
 
 
-def _numbers(name: str, samples: Samples, error: float | None) -> dict[str, float]:
+def _numbers(
+    name: str, samples: Samples, end: float, breaks: tuple[float, ...], error: float | None
+) -> dict[str, float]:
     """The single numbers of one variant."""
     log = samples.log.columns()
     good = np.asarray(log["accepted"], dtype=bool)
     begin, stop = np.asarray(log["time"]), np.asarray(log["time_end"])
+    size, sample = np.abs(stop - begin), np.asarray(log["sample"])
     count = len(samples.x)
-    allowed = _allowed(np.abs(stop - begin), np.asarray(log["error"]), np.asarray(log["order"]))
-    late = begin < SETTLED
+    # Cut short: the step ends where the solver had to stop.
+    ends = np.array([end, *(breaks if samples.settings["breaks"] else ())])
+    cut = np.isclose(stop[:, None], ends, rtol=1e-9, atol=0.0).any(1)
+    free = good & ~cut & (begin < SETTLED)
     smallest, where = [], []
     for number in range(count):
-        mine = np.flatnonzero((np.asarray(log["sample"]) == number) & good & late)
+        mine = np.flatnonzero((sample == number) & free)
         if len(mine):
-            smallest.append(allowed[mine].min())
-            where.append(begin[mine][allowed[mine].argmin()])
+            smallest.append(size[mine].min())
+            where.append(begin[mine][size[mine].argmin()])
+    crossing = {t: size[good & (stop <= t) & (t < begin)] for t in CROSSED}
     rejected = int((~good).sum())
     found = {
         "evaluations": float(samples.log.evaluations.mean()),
@@ -161,16 +165,11 @@ def _numbers(name: str, samples: Samples, error: float | None) -> dict[str, floa
         "smallest": float(np.median(smallest)) if smallest else math.nan,
         "smallest_at": float(np.median(where)) if where else math.nan,
         "failed": float((~samples.ok).mean()),
+        **{f"crossing_{t:g}": float(np.median(v)) for t, v in crossing.items() if len(v)},
     }
     if error is not None:
         found["error"] = error
     return {f"{key} {name}": value for key, value in found.items() if math.isfinite(value)}
-
-
-def _allowed(size: NDArray[Any], error: NDArray[Any], order: NDArray[Any]) -> NDArray[Any]:
-    """Steps that the error ratios allow; the steps themselves where nothing was estimated."""
-    known = np.where(np.isfinite(error), error, 1.0)
-    return size * np.clip(known, LONGEST ** -order.astype(float), None) ** (-1.0 / order)
 
 
 def _attempts(samples: Samples) -> dict[str, list[Any]]:

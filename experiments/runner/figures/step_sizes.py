@@ -131,8 +131,8 @@ def _smallest(experiment: Experiment, records: Records, problem: str) -> Figure 
         return None
     mine = pick(records, problem=problem, evaluation="steps")
     caption = (
-        f"{problem}, dopri5, tolerance 0.001: the smallest step that the error allowed, below "
-        "t = 0.5, whatever was cut short to end at a jump or at t_min; median over samples. "
+        f"{problem}, dopri5, tolerance 0.001: the smallest accepted step begun below t = 0.5 "
+        "and not cut short at a jump or at t_min, median over samples. "
         f"Lines: mean over {seeds_of(mine)}; marks: seeds. "
         "Grey: begins at the end time itself."
     )
@@ -153,7 +153,7 @@ def _smallest(experiment: Experiment, records: Records, problem: str) -> Figure 
             grid[1][column].plot(ends, ends, color="0.8", linewidth=2.5, zorder=0)
             grid[0][column].set_title(label)
             grid[1][column].set_xlabel("end time t_min")
-        grid[0][0].set_ylabel("smallest step allowed")
+        grid[0][0].set_ylabel("smallest step, in time")
         grid[1][0].set_ylabel("where it begins, time t")
         legend_above(figure, grid[0][0])
         figure.subplots_adjust(hspace=0.15, wspace=0.06)
