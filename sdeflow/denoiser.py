@@ -17,17 +17,15 @@ sigma_data = 1.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .conditioning import Conditioning, Time
 from .sde import SDE, like, times
-
-if TYPE_CHECKING:
-    from .guidance import Guided
 
 __all__ = [
     "PREDICTIONS",
@@ -117,7 +115,7 @@ class Predictor(ABC):
 
     def given(
         self, label: Tensor | int | None = None, guidance: float = 1.0, null: int | None = None
-    ) -> Guided:
+    ) -> Predictor:
         """The same model for one label (or one per sample), with classifier-free guidance."""
         from .guidance import Guided
 
@@ -138,6 +136,21 @@ def _host_times(t: Tensor | float, x: Tensor) -> Tensor:
 def _check_prediction(name: str) -> None:
     if name not in PREDICTIONS:
         raise ValueError(f"predict={name!r}: choose one of {', '.join(PREDICTIONS)}")
+
+
+def _first_weight(network: nn.Module) -> tuple[tuple[nn.Module, str], ...]:
+    """Where the first floating-point parameter is, or nothing.
+
+    Found once: looking for it costs as much as the rest of an evaluation's `inputs`. The place
+    and not the parameter, since moving a module may put another one there.
+    """
+    found = (
+        (module, name)
+        for module in network.modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.is_floating_point()
+    )
+    return tuple(itertools.islice(found, 1))
 
 
 class Denoiser(nn.Module, Predictor):
@@ -176,6 +189,7 @@ class Denoiser(nn.Module, Predictor):
         self.conditioning = Time() if conditioning is None else conditioning
         self.prediction = predict
         self.scale_input = scale_input
+        self._first = _first_weight(network)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Refused: a model has four answers.
@@ -257,8 +271,9 @@ class Denoiser(nn.Module, Predictor):
         if self.scale_input and not self.sde.variance_preserving:
             x = x * like(1 / self._size(t), x)
         # A state in float64 may be integrated with a network in float32.
-        weights = (p.dtype for p in self.network.parameters() if p.is_floating_point())
-        x = x.to(next(weights, x.dtype))
+        for module, name in self._first:
+            weight = module._parameters.get(name)
+            x = x if weight is None else x.to(weight.dtype)
         c = self.conditioning(t)
         if getattr(self.network, "condition_dtype", None) is not torch.float64:
             c = c.to(dtype=x.dtype).to(device=x.device)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from torch import nn
 
 from .denoiser import Predictor
+from .guidance import innermost
 
 __all__ = ["evaluated", "evaluating"]
 
@@ -18,7 +19,7 @@ _R = TypeVar("_R")
 
 
 @contextmanager
-def evaluating(models: Iterable[Any]) -> Iterator[None]:
+def evaluating(models: Iterable[Predictor]) -> Iterator[None]:
     """Inside: the networks of the models are in evaluation mode; after it, as they were."""
     changed = [part for model in models for part in _modules(model) if part.training]
     for part in changed:
@@ -30,13 +31,11 @@ def evaluating(models: Iterable[Any]) -> Iterator[None]:
             part.training = True
 
 
-def _modules(model: Any) -> Iterator[nn.Module]:
-    """Every module of a model, or of what it wraps."""
-    while not isinstance(model, nn.Module):
-        if not hasattr(model, "of"):
-            return
-        model = model.of
-    yield from model.modules()
+def _modules(model: Predictor) -> Iterator[nn.Module]:
+    """Every module of a model, or of what it goes around; exact ones have none."""
+    asked = innermost(model)
+    if isinstance(asked, nn.Module):
+        yield from asked.modules()
 
 
 def evaluated(function: Callable[_P, _R]) -> Callable[_P, _R]:

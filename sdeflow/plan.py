@@ -196,12 +196,11 @@ def _points(given: Sequence[float] | Tensor | None) -> Tensor | None:
     """Times at which to keep states, as a tensor on the host."""
     if given is None:
         return None
+    kind = torch.float64 if isinstance(given, (list, tuple)) else None
     try:
-        points = torch.as_tensor(given).detach().cpu()
+        points = torch.as_tensor(given, dtype=kind).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         points = torch.empty(())
-    if isinstance(given, (list, tuple)):
-        points = points.double() if not given else torch.tensor(given, dtype=torch.float64)
     if points.dim() != 1 or points.is_complex():
         raise ValueError(f"trajectory={given!r}: give a list of times, such as [1.0, 0.1, 0.001]")
     return points

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .guidance import Around
+from .guidance import Around, innermost
 
 __all__ = ["check_float64", "in_float64", "own_precision"]
 
@@ -18,12 +18,13 @@ _Model = TypeVar("_Model")
 
 
 def own_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Inside: no autocast on `device`.
+    """Inside: no autocast on `device`; as it is where none is on.
 
     Where PyTorch knows no autocast (on `meta`; on `mps` before 2.5) there is none to switch off,
     and naming the device would be an error.
     """
-    if not torch.amp.is_autocast_available(device.type):
+    kind = device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
@@ -53,9 +54,10 @@ def check_float64(model: Any, shape: Sequence[int], label: int | Tensor | None =
     Raises:
         ValueError: its network makes float32 of its input or condition.
     """
-    if not isinstance(model, nn.Module):
+    asked = innermost(model)
+    if not isinstance(asked, nn.Module):
         return
-    device = next((parameter.device for parameter in model.parameters()), None)
+    device = next((parameter.device for parameter in asked.parameters()), None)
     x = torch.zeros(1, *shape, dtype=torch.float64, device=device)
     one = None if label is None else torch.as_tensor(label, device=device).reshape(-1)[:1]
     predictor: Any = model

@@ -148,10 +148,11 @@ def sample(
         plan = whole.without_last_step()
     if plan.points is not None:
         low, high = plan.t_end, plan.t_start
-        if not bool(((plan.points >= low) & (plan.points <= high)).all()):
+        inside = (plan.points >= low) & (plan.points <= high)
+        if not bool(inside.all() and (plan.points.diff() < 0).all()):
             raise ValueError(
-                f"trajectory={plan.points.tolist()}: need times between {high:g} and {low:g}, "
-                f"where {'the last step begins' if final == 'zero' else 'sampling ends'}"
+                f"trajectory={plan.points.tolist()}: need falling times between {high:g} and "
+                f"{low:g}, where {'the last step begins' if final == 'zero' else 'sampling ends'}"
             )
     if guidance != 1:
         plan = replace(plan, denoiser=denoiser.given(guidance=guidance))

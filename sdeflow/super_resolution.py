@@ -18,7 +18,7 @@ from einops import reduce
 from torch import Tensor
 
 from .denoiser import Predictor
-from .guidance import Around
+from .guidance import Around, Guided
 
 __all__ = ["Paired", "check_images", "first_images", "low_resolution"]
 
@@ -75,6 +75,24 @@ class Paired(Around):
         of: Any = self.of
         answer: Tensor = of.predict(x, t, wanted, *self.given_to(x, label))
         return answer
+
+    def given(
+        self, label: Tensor | int | None = None, guidance: float = 1.0, null: int | None = None
+    ) -> Paired:
+        """The same pairs with these classes, one for all or (N,), guided.
+
+        Raises:
+            ValueError: the model is guided already.
+        """
+        if guidance != 1 and isinstance(self.of, Guided) and self.of.guidance != 1:
+            raise ValueError(
+                f"guidance={guidance}: this model is guided by {self.of.guidance} already; leave "
+                "it at 1"
+            )
+        classes = self.label
+        if label is not None:
+            classes = torch.as_tensor(label, device=self.image.device).expand(len(self.image))
+        return Paired(self.of.given(None, guidance, null), self.image, classes)
 
     def given_to(self, x: Tensor, label: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """Classes and images of x (B, ...), whose pairs have the numbers `label`.

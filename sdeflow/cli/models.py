@@ -187,7 +187,7 @@ def foreign_model(spec: str, config: TrainConfig, device: str) -> tuple[Predicto
     """
     from torch import nn
 
-    from sdeflow.build import build_conditioning, build_sde
+    from sdeflow.build import build_conditioning, build_sde, written_out
     from sdeflow.denoiser import Denoiser, Predictor
     from sdeflow.report import describe
     from sdeflow.training.plan import device_of
@@ -216,7 +216,7 @@ def foreign_model(spec: str, config: TrainConfig, device: str) -> tuple[Predicto
     sde = build_sde(config)
     model = Denoiser(made, sde, build_conditioning(config, sde), config.predict)
     model.requires_grad_(False).eval().to(device_of(device))
-    return model, f"{spec}, {describe(config)}"
+    return model, f"{spec}, {describe(written_out(config))}"
 
 
 def find_measured(

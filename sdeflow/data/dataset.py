@@ -124,7 +124,13 @@ def load_data(
             f"did you mean {known[near[0]]}?" if near else f"known are {', '.join(known.values())}"
         )
         if os.path.exists(name):  # Path.exists raises on names that are too long
-            kind = "folder" if Path(name).is_dir() else "npz" if "npz" in name else "idx"
+            kind = (
+                "folder"
+                if Path(name).is_dir()
+                else "npz"
+                if name.endswith((".npz", ".npy"))
+                else "idx"
+            )
             hint = f"write {kind}:{name} for your own data"
         raise ValueError(f"data = {name!r}: no such data set; {hint}")
     if data_dir is not None and name != "fashion-mnist":
@@ -177,7 +183,7 @@ def from_tensors(
     if not torch.isfinite(samples).all():
         raise ValueError("x has values that are not finite in float32")
     if labels is not None and (
-        labels.shape != x.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0
+        labels.shape != x.shape[:1] or labels.is_floating_point() or bool((labels < 0).any())
     ):
         raise ValueError(
             f"labels is {labels.dtype} of shape {tuple(labels.shape)}: give integers from 0 on, "

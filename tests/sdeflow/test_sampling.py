@@ -316,6 +316,8 @@ def test_defaults_work_for_every_process_and_chart() -> None:
         ),
         ({"solver": "heun-edm", "eta": 1.0}, "heun-edm-churn"),
         ({"trajectory": 10}, r"trajectory=10: give a list of times"),
+        ({"trajectory": [None]}, "give a list of times"),
+        ({"trajectory": [0.5, 0.6]}, "need falling times between 1 and 0.001"),
         ({"grid": [1.0, "a"]}, "grid="),
         ({"solver": "torchdiffeq/dopri5", "chart": "x/alpha/log-snr"}, "takes scale x only"),
         ({"solver": "ancestral", "steps": 4, "trajectory": [0.3]}, r"those, 1\.0, .*'times'"),

@@ -208,8 +208,16 @@ def test_pairs_are_a_model_to_sample_and_to_encode(guidance: float) -> None:
         sample(paired, (1, 8, 8), count=3, **settings)
     with pytest.raises(ValueError, match="labels run from 0 to 3"):
         sample(paired, (1, 8, 8), count=1, label=4, **settings)
-    with pytest.raises(ValueError, match="no class labels"):
-        sample(paired, (1, 8, 8), count=4, guidance=2.0, **settings)
+    if guidance == 1:
+        twice = sample(paired, (1, 8, 8), count=4, guidance=2.0, batch_size=3, **settings)
+        guided = Paired(innermost(paired).given(guidance=2.0), paired.image, paired.label)
+        direct = sample(guided, (1, 8, 8), count=4, **settings)
+        torch.testing.assert_close(twice.x, direct.x, rtol=1e-3, atol=1e-3)
+    else:
+        with pytest.raises(ValueError, match=r"guided by 1\.5 already"):
+            sample(paired, (1, 8, 8), count=4, guidance=2.0, **settings)
+    again = sample(paired.given(), (1, 8, 8), count=4, batch_size=3, **settings)
+    assert torch.equal(again.x, parts.x)
     with pytest.raises(ValueError, match="has one for each sample already"):
         sample(paired, (1, 8, 8), count=4, image=paired.image, **settings)
 

@@ -138,8 +138,9 @@ def test_loading_asks_for_the_network(tmp_path: Path) -> None:
         (torch.full((9, 3), torch.inf), None, "not finite"),
         (torch.zeros(9, 3), torch.zeros(9), "give integers from 0 on"),
         (torch.zeros(9, 3), torch.zeros(8).long(), r"shape \(9,\)"),
+        (torch.zeros(0, 3), torch.zeros(0).long(), "needs at least 2"),
     ],
-    ids=["bytes", "flat", "infinite", "floats", "number"],
+    ids=["bytes", "flat", "infinite", "floats", "number", "empty"],
 )
 def test_data_that_do_not_suit_are_refused(x: Tensor, labels: Tensor | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
