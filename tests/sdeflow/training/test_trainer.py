@@ -136,7 +136,7 @@ VARIANTS: list[dict[str, Any]] = [
 def test_interrupted_anywhere_and_resumed_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: dict[str, Any], number: int
 ) -> None:
-    config = settings(tmp_path, **variant)
+    config, before = settings(tmp_path, **variant), signal.getsignal(number)
     train(config.replace({"name": "whole"}))
     with monkeypatch.context() as patch:
         stop_at(patch, 6, number)
@@ -146,7 +146,7 @@ def test_interrupted_anywhere_and_resumed_is_exact(
     run = train(config.replace({"resume": "auto"}))
     assert run.step == 12
     assert_same(tmp_path / "whole", tmp_path / "run")
-    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert signal.getsignal(number) == before  # ignored, where a shell runs this in the background
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
