@@ -198,14 +198,8 @@ def foreign_model(spec: str, config: TrainConfig, device: str) -> tuple[Predicto
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        factory = getattr(importlib.import_module(place), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--model {spec}: {error}") from error
+        made = getattr(importlib.import_module(place), name)()
     except Exception as error:  # whatever a stranger's code raises is bad input to us
-        raise ValueError(f"--model {spec}: {type(error).__name__}: {error}") from error
-    try:
-        made = factory()
-    except Exception as error:
         raise ValueError(f"--model {spec}: {type(error).__name__}: {error}") from error
     if isinstance(made, Predictor):
         if isinstance(made, nn.Module):
