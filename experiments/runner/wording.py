@@ -24,9 +24,10 @@ def compared(f: Finding) -> str:
     elif f.evaluation == "steps" and setting_words(f.against):
         others = setting_words(f.against)
     elif f.against in metrics or f.against.startswith("backward"):
-        others = metric_words(f.against) + f.against.removeprefix("backward")
+        others = f"the one to t ={f.against.removeprefix('backward')}"
     pieces = [what, how or evaluation_words(f.evaluation)]
-    return f"{', '.join(filter(None, pieces))}: {arms} against {others}"
+    head = f"{', '.join(filter(None, pieces))}: {arms}"
+    return head if f.against == "0" else f"{head} against {others}"
 
 
 def _arms(names: str) -> str:

@@ -19,9 +19,23 @@ __all__ = ["draw"]
 TRAINED = ["baseline", "etsdm"]
 LONGER = ["baseline", "etsdm", "smooth-0.1"]
 EXACT = ["exact-mixture", "exact-smooth", "exact-finite", "exact-mixture-etsdm"]
-CURED = ["exact-mixture", "exact-mixture-smooth-start", "exact-smooth", "exact-smooth-smooth-start", "exact-mixture-trig", "exact-finite", "exact-finite-smooth-start"]  # noqa: E501  # fmt: skip
+CURED = [
+    "exact-mixture",
+    "exact-mixture-smooth-start",
+    "exact-smooth",
+    "exact-smooth-smooth-start",
+    "exact-mixture-trig",
+    "exact-finite",
+    "exact-finite-smooth-start",
+]
 DIP = "where sigma passes the width of a mode, the derivative changes its sign"
-LENGTHS = {"fashion-250": 250, "fashion-500": 500, "fashion-1000": 1000, "fashion": 2500, "fashion-9000": 9000}  # noqa: E501  # fmt: skip
+LENGTHS = {
+    "fashion-250": 250,
+    "fashion-500": 500,
+    "fashion-1000": 1000,
+    "fashion": 2500,
+    "fashion-9000": 9000,
+}
 
 
 def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, str]]:

@@ -49,7 +49,8 @@ def error_by_time(
     mine = [r for r in records if r["evaluation"] == "heldout" and r["problem"] in problems]
     mine = [r for r in mine if arms is None or r["arm"] in (*arms, "baseline")]
     mine = [r for p in problems for r in shared(pick(mine, problem=p))]
-    caption = f"Above 1: worse than the baseline. Steps: mean over {seeds_of(mine)}; dots: seeds."
+    of = "; ".join(f"{p}, {seeds_of(pick(mine, problem=p))}" for p in problems)
+    caption = f"Above 1: worse than the baseline. Steps: mean over seeds ({of}); dots: seeds."
     figure, grid = panels(experiment, 1, len(problems), caption, width=4.2 * len(problems) + 1)
     with rc_context(STYLE):
         for axes, problem in zip(grid[0], problems, strict=True):

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from ..spec import Experiment
 from ..verdicts import Records
+from .common import arms_of
 from .curves import steepness
 from .quality import error_by_time
 from .ranking import ranking
@@ -44,4 +45,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
         error_by_time(experiment, records, MAIN),
         "Held-out error of the noise prediction by time, over the baseline's.",
     )
+    if all(arm in MAIN for arm in arms_of(records, "digits", "lipschitz")):  # nothing to add yet
+        for name in ("scales", "held-down", "shapes"):
+            del made[name]
     return {name: (figure, text) for name, (figure, text) in made.items() if figure is not None}
