@@ -3,7 +3,8 @@
     training     time a step of trainings of the same problem (else of the same data), x steps
     evaluation   median time of the same evaluation on the same problem
 
-Time is processor time over threads: what an idle machine would take.
+Time is processor time over threads: what an idle machine would take. Results that are kept count:
+a new machine knows what an earlier one has learned.
 
 Where nothing like it has been done, a training step is measured on the spot, and an evaluation is
 guessed from how often it asks the model: an evaluation takes a third of a step per sample.
@@ -65,9 +66,8 @@ class Costs:
         jobs = list(jobs)
         known: dict[Any, list[float]] = {}
         for job in jobs:
-            if job.done and (result := read_result(job.directory)):
-                each = result["core_seconds"] / result["threads"] / self._amount(job)
-                known.setdefault(self._like(job), []).append(each)
+            if (seconds := _spent(job)) is not None:
+                known.setdefault(self._like(job), []).append(seconds / self._amount(job))
         price = {key: statistics.median(values) for key, values in known.items()}
         total, known_all = 0.0, True
         for job in jobs:
@@ -99,6 +99,13 @@ class Costs:
         asked = float(settings.get("steps") or PRICES[job.evaluation.kind])
         samples = float(settings.get("count") or 64)
         return asked * samples * step / (3 * settled(job.subject.config.batch_size))
+
+
+def _spent(job: Job) -> float | None:
+    """Seconds that a job took, here or where its kept result was found; None where it is to do."""
+    if (result := read_result(job.directory)) is not None:
+        return float(result["core_seconds"] / result["threads"])
+    return job.kept
 
 
 def _step_seconds(job: Job) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 from sdeflow.files import write_text
 
 from .evaluators import version_of
-from .kept import kept_keys
+from .kept import kept_seconds
 from .spec import Evaluation, Experiment, Subject
 
 __all__ = ["RESULT", "Job", "make_jobs", "read_result", "write_result"]
@@ -40,7 +40,7 @@ class Job:
         needs: the training it waits for, or None.
         experiments: who asked for it.
         priority: work with a smaller one is done first.
-        kept: whether its result need not be found again.
+        kept: core seconds that its kept result took; None where it must be found (again).
     """
 
     key: str
@@ -50,12 +50,12 @@ class Job:
     needs: Path | None
     experiments: tuple[str, ...]
     priority: int
-    kept: bool = False
+    kept: float | None = None
 
     @property
     def done(self) -> bool:
         """Whether there is a result."""
-        return self.kept or (self.directory / RESULT).exists()
+        return self.kept is not None or (self.directory / RESULT).exists()
 
     @property
     def ready(self) -> bool:
@@ -106,14 +106,16 @@ def make_jobs(
 
 def _marked(jobs: list[Job], results: Path) -> list[Job]:
     """The jobs, with what is kept by all that ask for it marked."""
-    keys = {name: kept_keys(results, name) for job in jobs for name in job.experiments}
+    spent = {name: kept_seconds(results, name) for job in jobs for name in job.experiments}
     jobs = [
-        dataclasses.replace(job, kept=all(job.key in keys[name] for name in job.experiments))
+        dataclasses.replace(job, kept=spent[job.experiments[0]][job.key])
+        if all(job.key in spent[name] for name in job.experiments)
+        else job
         for job in jobs
     ]
     wanted = {job.needs for job in jobs if not job.done}
     return [
-        dataclasses.replace(job, kept=False) if job.directory in wanted else job for job in jobs
+        dataclasses.replace(job, kept=None) if job.directory in wanted else job for job in jobs
     ]
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["kept_keys", "load_results"]
+__all__ = ["kept_seconds", "load_results"]
 
 
 def load_results(path: Path) -> list[dict[str, Any]]:
@@ -24,6 +24,6 @@ def load_results(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def kept_keys(results: Path, name: str) -> frozenset[str]:
-    """Keys of the trainings and evaluations that an experiment has results of."""
-    return frozenset(record["key"] for record in load_results(results / f"{name}.json"))
+def kept_seconds(results: Path, name: str) -> dict[str, float]:
+    """What an experiment has results of: keys, and the core seconds of each."""
+    return {record["key"]: record["seconds"] for record in load_results(results / f"{name}.json")}

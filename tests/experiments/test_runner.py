@@ -20,6 +20,7 @@ from reliability.faults import Fault, forked, injected
 from experiments.runner import worker
 from experiments.runner.cli import main
 from experiments.runner.collect import collect
+from experiments.runner.estimate import Costs
 from experiments.runner.jobs import Job, make_jobs, read_result, write_result
 from experiments.runner.kept import load_results
 from experiments.runner.spec import ROOT, Subject, load_experiment
@@ -219,7 +220,7 @@ def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     shared = [job for job in jobs if job.subject.arm == "etsdm"]
 
     def keep(kept: list[Job]) -> dict[str, Job]:
-        text = json.dumps([{"key": job.key} for job in kept])
+        text = json.dumps([{"key": job.key, "seconds": 1.0} for job in kept])
         (results / "fast.json").write_text(text, encoding="utf-8")
         return {job.key: job for job in make_jobs([experiment], runs, results)}
 
@@ -233,6 +234,21 @@ def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     # Another experiment that asks for the same has no results of its own yet.
     other = dataclasses.replace(experiment, name="quality")
     assert not any(job.done for job in make_jobs([experiment, other], runs, results))
+
+
+def test_what_is_kept_says_how_long_the_rest_will_take(tmp_path: Path) -> None:
+    """A new machine has no runs, but another seed of everything is kept: an hour each."""
+    experiment = load_experiment("fast", "smoke", 2)
+    results = tmp_path / "results"
+    results.mkdir()
+    jobs = make_jobs([experiment], tmp_path / "runs")
+    first = jobs[0].subject.seed
+    kept = [{"key": job.key, "seconds": 3600.0} for job in jobs if job.subject.seed == first]
+    (results / "fast.json").write_text(json.dumps(kept), encoding="utf-8")
+    jobs = make_jobs([experiment], tmp_path / "runs", results)
+    left = len(jobs) - len(kept)
+    assert 0 < left < len(jobs)
+    assert Costs(tmp_path / "runs").left(jobs) == f"about {left}.0 h"
 
 
 def test_a_run_of_fewer_seeds_takes_no_results_away(tmp_path: Path) -> None:
