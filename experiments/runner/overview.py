@@ -137,7 +137,9 @@ def together(found: Sequence[Finding]) -> str:
     some = f" ({told})" if len(counts) > 1 else f" ({counts[0][1]} of {counts[0][1]})"
     each = [f.verdict for f in found if f.judged == "any" and f.verdict != UNTESTED]
     if each:
-        tried = f"{each.count(HOLDS)} of {len(each)} tried"
+        waiting = sum(outcome.startswith(INCOMPLETE) for outcome in each)
+        left = f", {waiting} of them not finished" if waiting else ""
+        tried = f"{each.count(HOLDS)} of {len(each)} tried{left}"
         some = f" ({tried})" if len(outcomes) == 1 else f"{some[:-1]}; {tried})"
     return f"**{head}**{' so far' * bool(rest)}{some}"
 

@@ -39,6 +39,30 @@ EXACT = {  # an exact model's data, and what may follow
     "-smooth-start": ", smooth start",
     "-trig": ", trig schedule",
 }
+ARMS = {  # whose own names are too short
+    "smooth-low": "smooth time, embedding x 0.1",
+    "smooth-penalty": "smooth time, penalty 1e-4",
+    "smooth-start": "smooth start",
+    "low": "sinusoids x 0.1",
+    "fourier": "Fourier",
+    "fourier-low": "Fourier x 0.1",
+    "fourier-lowest": "Fourier x 0.02",
+    "table": "learned table",
+    "lipschitz-1e-5": "penalty 1e-5",
+    "lipschitz-1e-4": "penalty 1e-4",
+    "lipschitz-1e-3": "penalty 1e-3",
+    "log-snr": "told log-SNR",
+    "sigma": "told sigma",
+    "edm": "told ln(sigma/alpha)/4",
+    "score": "score, unweighted",
+    "score-sigma2": "score, sigma^2-weighted",
+    "shared-noise": "shared noise level",
+    "no-time": "told no time",
+    "velocity": "velocity prediction",
+    "data": "data prediction",
+    "soft-truncation": "soft truncation",
+    "sigma-floor": "sigma floor",
+}
 SAMPLERS = {"ddim": "DDIM", "dpmpp": "DPM-Solver++", "ancestral": "ancestral"}
 MEASURES = {  # evaluations that are no samples
     "lipschitz": "",
@@ -77,7 +101,9 @@ def arm_words(arm: str) -> str:
         return EXACT[exact[1]] + EXACT[exact[2]]
     if grid := re.fullmatch(r"n(\d+)-t([0-9.]+)", arm):
         return f"n = {grid[1]}, t~ = {grid[2]}"
-    return re.sub(r"\betsdm\b", "E-TSDM", arm.replace("-etsdm", " + E-TSDM"))
+    name = arm.removesuffix("-etsdm")
+    shared = " + E-TSDM" if name != arm else ""
+    return ARMS.get(name, "E-TSDM" if name == "etsdm" else name) + shared
 
 
 def setting_words(name: str) -> str:

@@ -78,7 +78,7 @@ def test_verdicts_together(verdicts: list[str], text: str) -> None:
     ("verdicts", "text"),
     [
         ([HOLDS, UNDECIDED, FAILS], "**holds** (1 of 3 tried)"),
-        ([HOLDS, OPEN], "**holds** (1 of 2 tried)"),
+        ([HOLDS, OPEN], "**holds** (1 of 2 tried, 1 of them not finished)"),
         ([UNDECIDED, FAILS], "**undecided** (0 of 2 tried)"),
         ([FAILS, FAILS], "**does not hold here** (0 of 2 tried)"),
         ([FAILS, OPEN], "open (fashion 1 of 3 seeds)"),
@@ -91,7 +91,10 @@ def test_one_that_holds_is_enough_for_some(verdicts: list[str], text: str) -> No
 
 
 def test_words() -> None:
-    assert arm_words("smooth-start-etsdm") == "smooth-start + E-TSDM"
+    assert arm_words("smooth-start-etsdm") == "smooth start + E-TSDM"
+    assert arm_words("etsdm") == "E-TSDM"
+    assert arm_words("quadratic-etsdm") == "quadratic + E-TSDM"
+    assert arm_words("fourier-low") == "Fourier x 0.1"
     assert arm_words("n5-t0.1") == "n = 5, t~ = 0.1"
     assert arm_words("smooth-0.02") == "smooth time, s = 0.02"
     assert metric_words("early_max") == "largest early K"
