@@ -25,5 +25,13 @@ def load_results(path: Path) -> list[dict[str, Any]]:
 
 
 def kept_seconds(results: Path, name: str) -> dict[str, float]:
-    """What an experiment has results of: keys, and the core seconds of each."""
-    return {record["key"]: record["seconds"] for record in load_results(results / f"{name}.json")}
+    """What an experiment has results of: keys, and the core seconds of each.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = results / f"{name}.json"
+    try:
+        return {record["key"]: record["seconds"] for record in load_results(path)}
+    except KeyError as error:
+        raise ValueError(f"{path}: a record has no {error}: delete it and collect anew") from None

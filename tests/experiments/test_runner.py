@@ -236,6 +236,15 @@ def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     assert not any(job.done for job in make_jobs([experiment, other], runs, results))
 
 
+def test_a_kept_record_without_its_seconds_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "fast.json").write_text('[{"key": "a"}]', encoding="utf-8")
+    arguments = ["fast", "--dry-run", "--scale", "smoke", "--results", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "a record has no 'seconds': delete it and collect anew" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_what_is_kept_says_how_long_the_rest_will_take(tmp_path: Path) -> None:
     """A new machine has no runs, but another seed of everything is kept: an hour each."""
     experiment = load_experiment("fast", "smoke", 2)
