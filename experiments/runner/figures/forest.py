@@ -96,7 +96,9 @@ def _line(axes: Axes, f: Finding, name: str, y: float, reach: float) -> None:
     axes.plot(clip(f.paired.value), y, mark, color=colour, markerfacecolor=filled, markersize=5,
               zorder=4)  # fmt: skip
     transform = axes.get_yaxis_transform()
-    about = f"{f.problem}: {compared(f).removeprefix(name).lstrip(', :')}"
+    about = (
+        f"{f.problem}: {compared(f).replace(f'{name} (', '(').removeprefix(name).lstrip(', :')}"
+    )
     axes.text(-2.74, y, about[:140], transform=transform, fontsize=6.5, va="center", color="0.2")
     text = f"{changed(f)}, {f.verdict}"
     axes.text(1.02, y, text[:60], transform=transform, fontsize=6.5, va="center")
