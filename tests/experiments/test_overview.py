@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from experiments.runner.figures.common import bands_of, means_of
 from experiments.runner.overview import groups, overview, together
 from experiments.runner.spec import NAMES, load_experiment
 from experiments.runner.verdicts import FAILS, HOLDS, UNDECIDED, UNTESTED, Finding, findings
@@ -121,3 +122,14 @@ def test_clusters_have_claims_of_their_own() -> None:
         found = findings(experiment, [])
         assert all(f.wanted for f in found if f.id in moved), name
         assert not any(f.wanted for f in found if f.id not in moved), name
+
+
+def test_captions_speak_of_means_only_over_seeds() -> None:
+    """With one seed there is no mean and no band to explain."""
+    one = [{"seed": 10}, {"seed": 10}]
+    two = [{"seed": 10}, {"seed": 11}]
+    assert (means_of(one), bands_of(one)) == ("seed 10", "")
+    assert (means_of(two), bands_of(two)) == (
+        "mean over seeds 10, 11",
+        "; bands: range over seeds",
+    )

@@ -20,7 +20,9 @@ from ..verdicts import Records
 __all__ = [
     "arms_of",
     "band",
+    "bands_of",
     "legend_above",
+    "means_of",
     "panels",
     "pick",
     "plain",
@@ -91,6 +93,17 @@ def seeds_of(records: Iterable[Any]) -> str:
     """The seeds behind some records, for captions."""
     seeds = sorted({record["seed"] for record in records})
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def means_of(records: Iterable[Any]) -> str:
+    """What a line of some records is, for captions: a mean over seeds, or the one seed."""
+    seeds = seeds_of(records)
+    return f"mean over {seeds}" if "," in seeds else seeds
+
+
+def bands_of(records: Iterable[Any]) -> str:
+    """What the bands of some records are, for the end of a caption: nothing with one seed."""
+    return "; bands: range over seeds" if "," in seeds_of(records) else ""
 
 
 def band(

@@ -11,7 +11,7 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import arms_of, band, legend_above, panels, pick, seeds_of, style
+from .common import arms_of, band, bands_of, legend_above, means_of, panels, pick, style
 
 __all__ = ["draw"]
 
@@ -24,7 +24,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
     problem = problems[0]
     mine = [r for r in records if r["problem"] == problem]
     arms = arms_of(records, problem, "history")
-    caption = f"{problem}, {seeds_of(mine)}: means over seeds, bands: their range."
+    caption = f"{problem}, {means_of(mine)}{bands_of(mine)}."
     figure, grid = panels(experiment, 1, 3, caption, height=2.7)
     zero: list[str] = []
     with rc_context(STYLE):

@@ -15,7 +15,18 @@ from sdeflow.plots import AXES_OF_NOISE, STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import Array, arms_of, band, legend_above, panels, pick, seeds_of, shared, style
+from .common import (
+    Array,
+    arms_of,
+    band,
+    bands_of,
+    legend_above,
+    means_of,
+    panels,
+    pick,
+    shared,
+    style,
+)
 
 __all__ = ["steepness"]
 
@@ -36,8 +47,8 @@ def steepness(
     if len(arms) < 2:
         return None
     caption = (
-        f"{title}. Lines: mean over {seeds_of(mine)} of the norm of the derivative of the noise "
-        "prediction, in time, in sigma and in log-SNR; bands: their range"
+        f"{title}. Lines: {means_of(mine)} of the norm of the derivative of the noise "
+        f"prediction, in time, in sigma and in log-SNR{bands_of(mine)}"
     )
     jumps = any(r["values"]["jump_t"] for r in mine)
     caption += "; crosses: what K(t, t + 0.001) makes of a jump." if jumps else "."

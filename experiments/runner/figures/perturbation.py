@@ -10,7 +10,17 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import arms_of, band, legend_above, panels, pick, plain, seeds_of, shared
+from .common import (
+    arms_of,
+    band,
+    bands_of,
+    legend_above,
+    panels,
+    pick,
+    plain,
+    seeds_of,
+    shared,
+)
 
 __all__ = ["draw"]
 
@@ -38,8 +48,8 @@ def _one(experiment: Experiment, records: Records, problem: str) -> Figure | Non
     mine = shared(pick(records, problem=problem, evaluation="sensitivity"))
     arms = [arm for arm in arms if pick(mine, arm=arm)]
     caption = (
-        f"{problem}: mean over samples and {seeds_of(mine)} of ||change|| / ||answer||; bands: "
-        "range over seeds."
+        f"{problem}: mean over samples and {seeds_of(mine)} of ||change|| / ||answer||"
+        f"{bands_of(mine)}."
     )
     figure, grid = panels(experiment, 2, 3, caption, height=2.0, sharex=True)
     with rc_context(STYLE):

@@ -10,7 +10,7 @@ from sdeflow.plots import STYLE
 from ..spec import Experiment
 from ..verdicts import Records
 from ..words import arm_words
-from .common import band, legend_above, panels, pick, seeds_of
+from .common import band, bands_of, legend_above, panels, pick, seeds_of
 
 __all__ = ["draw"]
 
@@ -31,7 +31,7 @@ def draw(experiment: Experiment, records: Records) -> dict[str, tuple[Figure, st
         return {}
     caption = (
         f"Mean over pairs and seeds ({_seeds(mine)}) of log(distance at the end / at the start), "
-        "a hundred-thousandth apart at first; bands: range over seeds. Below 0: neighbours merge."
+        f"a hundred-thousandth apart at first{bands_of(mine)}. Below 0: neighbours merge."
     )
     figure, grid = panels(experiment, 1, 2, caption, width=9, height=3.0)
     with rc_context(STYLE):
