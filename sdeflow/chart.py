@@ -42,6 +42,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .elementary import angle, length, softplus
 from .sde import SDE
 
 __all__ = ["CLOCKS", "SCALES", "Chart", "parse_chart"]
@@ -111,9 +112,9 @@ class Chart:
         if self.clock == "log-time":
             return torch.log(t)
         if self.clock == "angle":
-            return torch.atan2(sde.sigma(t), sde.alpha(t))
+            return angle(sde.sigma(t), sde.alpha(t))
         if self.clock == "log-angle":
-            return torch.log(torch.atan2(sde.sigma(t), sde.alpha(t)))
+            return torch.log(angle(sde.sigma(t), sde.alpha(t)))
         log_snr = sde.log_snr(t)
         if self.clock == "log-snr":
             return log_snr
@@ -127,7 +128,7 @@ class Chart:
         if self.clock == "log-linear":
             rho = torch.exp(-log_snr)
             return torch.log(rho + self.knee) + rho / self.elbow
-        return -_softplus(log_snr)
+        return -softplus(log_snr)
 
     def time(self, tau: Tensor) -> Tensor:
         """Inverse of `tau`."""
@@ -160,8 +161,8 @@ class Chart:
         if self.clock == "mixed":
             # softplus(lambda) = -tau.
             return -tau + torch.log(-torch.expm1(tau))
-        angle = tau if self.clock == "angle" else torch.exp(tau)
-        return -torch.log(torch.tan(angle))
+        phi = tau if self.clock == "angle" else torch.exp(tau)
+        return -torch.log(torch.tan(phi))
 
     def rate(self, t: Tensor) -> Tensor:
         """k(t) = (d tau/dt) / W; the table in the module's docstring."""
@@ -185,7 +186,7 @@ class Chart:
             near = 1 / (alpha * (sigma + self.knee * alpha))
             return near + 1 / (self.elbow * alpha * alpha)
         turn = 1 / (alpha * alpha + sigma * sigma)
-        return turn if clock == "angle" else turn / torch.atan2(sigma, alpha)
+        return turn if clock == "angle" else turn / angle(sigma, alpha)
 
     def weight(self, t: Tensor) -> Tensor:
         """x / u: turns an error in u into an error in x."""
@@ -196,7 +197,7 @@ class Chart:
         sigma = self.sde.sigma(t)
         if self.scale == "x/sigma":
             return sigma
-        return torch.hypot(math.sqrt(self.variance) * self.sde.alpha(t), sigma)
+        return length(math.sqrt(self.variance) * self.sde.alpha(t), sigma)
 
     def state_scale(self, t: Tensor) -> Tensor:
         """s(t) = u / x."""
@@ -226,7 +227,7 @@ class Chart:
         self.refuse_two_terms()
         if self.scale == "x/std":
             root = math.sqrt(self.variance)
-            return torch.atan2(self.sde.sigma(t), root * self.sde.alpha(t)) / root
+            return angle(self.sde.sigma(t), root * self.sde.alpha(t)) / root
         log_snr = self.sde.log_snr(t)
         return torch.exp(-log_snr if self.scale == "x/alpha" else log_snr)
 
@@ -258,10 +259,6 @@ class Chart:
                 f"chart={self.name!r}: infinite at t = {bad:g} for {self.sde.name}; use t_max "
                 "below 1, or another chart such as x/sigma/angle"
             )
-
-
-def _softplus(z: Tensor) -> Tensor:
-    return torch.logaddexp(torch.zeros_like(z), z)
 
 
 def parse_chart(text: str, sde: SDE) -> Chart:

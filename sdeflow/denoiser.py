@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditioning import Conditioning, Time
+from .elementary import length
 from .sde import SDE, like, times
 
 __all__ = [
@@ -281,7 +282,7 @@ class Denoiser(nn.Module, Predictor):
 
     def _size(self, t: Tensor) -> Tensor:
         """sqrt(alpha^2 + sigma^2), the size of x for unit-variance data."""
-        return torch.hypot(self.sde.alpha(t), self.sde.sigma(t))
+        return length(self.sde.alpha(t), self.sde.sigma(t))
 
     def output_scale(self, t: Tensor) -> Tensor:
         """What the network's output is multiplied by to be the prediction; (B,) float64."""

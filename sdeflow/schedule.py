@@ -25,6 +25,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from .elementary import angle, cube_root, sigmoid, softplus
+
 __all__ = [
     "SCHEDULES",
     "Cosine",
@@ -104,8 +106,7 @@ class _Rate(Schedule):
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         # 2 A = log(1 + exp(-2 lambda)), exact for large and small lambda alike.
-        zero = torch.zeros_like(log_snr)
-        return self.time_of_integral(0.5 * torch.logaddexp(zero, -2 * log_snr))
+        return self.time_of_integral(0.5 * softplus(-2 * log_snr))
 
 
 class Linear(_Rate):
@@ -151,7 +152,7 @@ class Quadratic(_Rate):
 
     def time_of_integral(self, a: Tensor) -> Tensor:
         # (p + d t)^3 = p^3 + 6 d A; t = (q - p) / d written without the subtraction.
-        q = (self.p**3 + 6 * self.d * a) ** (1 / 3)
+        q = cube_root(self.p**3 + 6 * self.d * a)
         return 6 * a / (q * q + q * self.p + self.p**2)
 
 
@@ -196,14 +197,14 @@ class Cosine(Schedule):
         )
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        alpha_2, sigma_2 = torch.sigmoid(2 * log_snr), torch.sigmoid(-2 * log_snr)
+        alpha_2, sigma_2 = sigmoid(2 * log_snr), sigmoid(-2 * log_snr)
         sin_a = torch.sqrt(self.sin_b**2 + self.cos_b**2 * sigma_2)
         cos_a = self.cos_b * torch.sqrt(alpha_2)
         # sin(a - b) = cos^2 b sigma^2 / sin(a + b): no difference of angles is taken.
         sin_sum = sin_a * self.cos_b + cos_a * self.sin_b
         sin_gap = self.cos_b**2 * sigma_2 / sin_sum
         cos_gap = cos_a * self.cos_b + sin_a * self.sin_b
-        return torch.atan2(sin_gap, cos_gap) / self.k
+        return angle(sin_gap, cos_gap) / self.k
 
 
 class Trigonometric(Cosine):
@@ -258,8 +259,8 @@ class ZeroTerminalSNR(Schedule):
         return torch.log(alpha) - 0.5 * (torch.log(self._lost(t)) + torch.log1p(alpha))
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        alpha = torch.sqrt(torch.sigmoid(2 * log_snr))
-        q = torch.sigmoid(-2 * log_snr) / (1 + alpha)
+        alpha = torch.sqrt(sigmoid(2 * log_snr))
+        q = sigmoid(-2 * log_snr) / (1 + alpha)
         return self.base.time_of_integral(-torch.log1p(-q * (1 - self.end)))
 
 

@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..conditioning import ETSDM, Conditioning
 from ..denoiser import Denoiser, Predictor, convert
+from ..elementary import length
 from ..guidance import Around, Guided, innermost
 from ..networks import MLP, UNet
 from ..precision import own_precision
@@ -197,7 +198,7 @@ def _of_denoiser(
     fed, dx = x, None
     if model.scale_input and not model.sde.variance_preserving:
         sde = model.sde
-        scale, slope = _along(lambda t: 1 / torch.hypot(sde.alpha(t), sde.sigma(t)), t)
+        scale, slope = _along(lambda t: 1 / length(sde.alpha(t), sde.sigma(t)), t)
         fed, dx = like(scale, x) * x, like(slope, x) * x
     rest = (label,) if image is None else (label, image)
     out, told = _of_network(model.network, fed, None, c, dc, *rest)

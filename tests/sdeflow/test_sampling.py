@@ -106,6 +106,15 @@ def test_batches_and_order_do_not_matter(solver: str) -> None:
     assert (parts.log.dt[order] == whole.log.dt[same]).all()
 
 
+@pytest.mark.parametrize("chart", ["x/log-snr", "x/alpha/mixed", "x/std/banded"])
+@pytest.mark.parametrize("name", SDES)
+def test_batches_do_not_matter_to_any_process_or_clock(name: str, chart: str) -> None:
+    settings = {"count": 7, "seed": 3, "dtype": torch.float64, "chart": chart, "rtol": 1e-2}
+    oracle = make_oracle("gaussian", SDES[name])
+    whole, parts = sample(oracle, **settings), sample(oracle, batch_size=3, **settings)
+    assert torch.equal(whole.x, parts.x)
+
+
 def test_log_knows_time_and_noise() -> None:
     sde = make_sde()
     oracle = Told(make_oracle("mixture", sde), ETSDM(sde))
