@@ -36,8 +36,8 @@ def test_values_and_gradients_are_exact(function: Callable[[Tensor], Tensor]) ->
     with mpmath.workdps(60):
         exact = [EXACT[function](mpmath.mpf(float(v))) for v in z.detach()]
         steep = [mpmath.diff(EXACT[function], mpmath.mpf(float(v))) for v in z.detach()]
-    # exp of |z| <= 60, and a third of a logarithm of at most 60: each magnifies the rounding of
-    # its argument by at most 20, the functions of it add a few.
+    # A few roundings; but the cube root exponentiates a number of at most 20, whose own rounding
+    # becomes 20 of the result.
     for found, right in ((value, exact), (slope, steep)):
         wanted = torch.tensor([float(v) for v in right], dtype=torch.float64)
         assert torch.allclose(found, wanted, rtol=32 * 2.0**-52, atol=0)

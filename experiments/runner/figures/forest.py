@@ -27,6 +27,7 @@ WIDEST = math.log(30)  # factors beyond are drawn at the edge
 LOOKS = {HOLDS: ("o", "0.0"), FAILS: ("X", "#b03030")}
 LINE = 0.19  # inches
 GAP = 2.6  # lines between axes: ticks and a label
+WIDTH, LEFT, AXIS = 12.1, 6.44, 2.3  # inches: of the page, left of the axes, and theirs
 
 
 def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
@@ -47,12 +48,13 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
     lines = {name: len(mine) + len({f.id for f in mine}) for name, mine in blocks.items()}
     height = LINE * (sum(lines.values()) + GAP * len(blocks))
     with rc_context(STYLE):
-        figure, _ = captioned(11.5, height + 0.1, caption)
+        figure, _ = captioned(WIDTH, height + 0.1, caption)
         tall = figure.get_size_inches()[1]
         top = 1 - 0.05 / tall
         for name, mine in blocks.items():
             low = top - LINE * lines[name] / tall
-            _block(figure.add_axes((0.56, low, 0.2, top - low)), name, mine, lines[name])
+            place = (LEFT / WIDTH, low, AXIS / WIDTH, top - low)
+            _block(figure.add_axes(place), name, mine, lines[name])
             top = low - LINE * GAP / tall
     return figure
 
@@ -94,11 +96,11 @@ def _line(axes: Axes, f: Finding, name: str, y: float, reach: float) -> None:
     axes.plot([clip(v) for v in f.paired.each], [y] * len(f.paired.each), ".", color="0.6",
               markersize=3, zorder=3)  # fmt: skip
     axes.plot(clip(f.paired.value), y, mark, color=colour, markerfacecolor=filled, markersize=5,
-              zorder=4)  # fmt: skip
+              zorder=4, clip_on=False)  # fmt: skip
     transform = axes.get_yaxis_transform()
     about = (
         f"{f.problem}: {compared(f).replace(f'{name} (', '(').removeprefix(name).lstrip(', :')}"
     )
     axes.text(-2.74, y, about[:140], transform=transform, fontsize=6.5, va="center", color="0.2")
     text = f"{changed(f)}, {f.verdict}"
-    axes.text(1.02, y, text[:60], transform=transform, fontsize=6.5, va="center")
+    axes.text(1.04, y, text[:60], transform=transform, fontsize=6.5, va="center")
