@@ -7,6 +7,7 @@ that changes of a few per cent are not lost beside factors of ten.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib import rc_context
@@ -28,6 +29,7 @@ LOOKS = {HOLDS: ("o", "0.0"), FAILS: ("X", "#b03030")}
 LINE = 0.19  # inches
 GAP = 2.6  # lines between axes: ticks and a label
 WIDTH, LEFT, AXIS = 12.1, 6.44, 2.3  # inches: of the page, left of the axes, and theirs
+HEADING = 95  # characters of a heading that fit on the left
 
 
 def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
@@ -45,7 +47,10 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
         "not hold here, open: undecided or incomplete. Comparisons of a claim are corrected for "
         "their number: a bar clear of the edge of the shade can be undecided."
     )
-    lines = {name: len(mine) + len({f.id for f in mine}) for name, mine in blocks.items()}
+    lines = {
+        name: len(mine) + sum(len(_heading(text)) for _, text in {(f.id, f.text) for f in mine})
+        for name, mine in blocks.items()
+    }
     height = LINE * (sum(lines.values()) + GAP * len(blocks))
     with rc_context(STYLE):
         figure, _ = captioned(WIDTH, height + 0.1, caption)
@@ -59,6 +64,11 @@ def forest(experiment: Experiment, found: Sequence[Finding]) -> Figure | None:
     return figure
 
 
+def _heading(text: str) -> list[str]:
+    """A claim in as many lines as it needs left of the axes."""
+    return textwrap.wrap(text, HEADING)
+
+
 def _block(axes: Axes, name: str, shown: Sequence[Finding], lines: int) -> None:
     """The comparisons of one kind."""
     edges = [v for f in shown if f.paired for v in (f.paired.low, f.paired.high, *f.paired.each)]
@@ -67,11 +77,11 @@ def _block(axes: Axes, name: str, shown: Sequence[Finding], lines: int) -> None:
     y, before = 0.0, ""
     for f in shown:
         if f.id != before:
-            axes.text(
-                -2.77, y, f.text[:150], transform=axes.get_yaxis_transform(), fontsize=7.5,
-                va="center", weight="bold",
-            )  # fmt: skip
-            y, before = y - 1, f.id
+            for row in _heading(f.text):
+                axes.text(-2.77, y, row, transform=axes.get_yaxis_transform(), fontsize=7.5,
+                          va="center", weight="bold")  # fmt: skip
+                y -= 1
+            before = f.id
         limit = min(1.0, max(0.0, 0.5 + f.shift / (2 * reach)))
         low = f.expect == "lower"
         axes.axhspan(y - 0.5, y + 0.5, 0.0 if low else limit, limit if low else 1.0,
